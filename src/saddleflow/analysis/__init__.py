@@ -1,0 +1,1 @@
+"""Summary table, statistics and figures of finished searches."""

@@ -1,0 +1,1 @@
+"""Sources of energies and forces, and the ledger that counts them."""

@@ -1,0 +1,68 @@
+"""Geometry of molecules: rigid motion, distances, alignment.  Angstrom throughout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def rigid_motion_basis(positions: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Orthonormal basis of infinitesimal translations and rotations.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (N, 3)
+        Angstrom.
+    weights : ndarray, shape (N,), optional
+        Square roots of the masses for mass-weighted coordinates; ones for Cartesian ones.
+
+    Returns
+    -------
+    ndarray, shape (3N, k)
+        k = 6, 5 for linear molecules, 3 for a single atom.
+    """
+    n = len(positions)
+    w = np.ones(n) if weights is None else np.asarray(weights, float)
+    centre = (w[:, None] ** 2 * positions).sum(axis=0) / (w**2).sum()
+    x = positions - centre
+    vectors = np.zeros((3 * n, 6))
+    for axis in range(3):
+        unit = np.eye(3)[axis]
+        vectors[:, axis] = (w[:, None] * unit).ravel()
+        vectors[:, 3 + axis] = (w[:, None] * np.cross(unit, x)).ravel()
+    vectors[:, :3] /= np.linalg.norm(vectors[:, :3], axis=0)
+    # A linear molecule has no rotation about its axis: its singular value vanishes with the bend, so the
+    # threshold (relative to the largest rotation) is what "linear" means here.
+    rotations = vectors[:, 3:]
+    u, s, _ = np.linalg.svd(rotations, full_matrices=False)
+    keep = s > 1e-3 * max(s.max(initial=0.0), 1e-12)
+    if s.max(initial=0.0) < 1e-8:
+        keep[:] = False
+    return np.hstack([vectors[:, :3], u[:, keep]])
+
+
+def project_out(basis: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Remove the span of `basis` (shape (3N, k), orthonormal) from `vector` (shape (3N,) or (N, 3))."""
+    flat = vector.ravel()
+    return (flat - basis @ (basis.T @ flat)).reshape(vector.shape)
+
+
+def distance_matrix(positions: np.ndarray) -> np.ndarray:
+    """Interatomic distances, shape (N, N), Angstrom, with infinity on the diagonal."""
+    difference = positions[:, None, :] - positions[None, :, :]
+    distances = np.sqrt((difference**2).sum(axis=2))
+    np.fill_diagonal(distances, np.inf)
+    return distances
+
+
+def aligned(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Rotate and translate `positions` onto `reference` (both shape (N, 3)) by least squares (Kabsch)."""
+    centre, centre_reference = positions.mean(axis=0), reference.mean(axis=0)
+    u, _, vt = np.linalg.svd((positions - centre).T @ (reference - centre_reference))
+    sign = np.sign(np.linalg.det(u @ vt))
+    rotation = u @ np.diag([1.0, 1.0, sign if sign else 1.0]) @ vt
+    return (positions - centre) @ rotation + centre_reference
+
+
+def largest_displacement(positions: np.ndarray, reference: np.ndarray) -> float:
+    """Largest motion of an atom between two structures after alignment, Angstrom."""
+    return float(np.sqrt(((aligned(positions, reference) - reference) ** 2).sum(axis=1)).max())

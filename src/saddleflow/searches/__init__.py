@@ -1,0 +1,1 @@
+"""Saddle-point searches; each sees the potential only through ``evaluate``."""

@@ -1,0 +1,188 @@
+"""All settings: one pydantic source for the check, the JSON schema and the documented default YAML.
+
+Every model forbids unknown keys and is frozen.  A run configuration is complete with ``reactions``,
+``results``, ``methods`` and ``engine``; everything else has a default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values can't change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Engine(Section):
+    """Where energies and forces come from."""
+
+    program: Literal["psi4", "pyscf", "xtb", "ase"] = "psi4"
+    """psi4 | pyscf | xtb (tblite) | ase (any ASE calculator by import path). Never chosen silently."""
+    method: str = "hf"
+    """Level of theory: hf or a density functional that the program knows; for xtb GFN2-xTB or GFN1-xTB."""
+    basis: str = "3-21g"
+    """Basis set (psi4 and pyscf)."""
+    calculator: str = ""
+    """For program ase: import path of the calculator class, such as tblite.ase:TBLite."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """For program ase: keyword arguments of the calculator; {charge} and {multiplicity} are filled in."""
+    multi_start: bool = True
+    """Start the first SCF from several guesses and keep the lowest state (psi4)."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """One evaluation that takes longer is stopped."""
+    memory_mb: Annotated[int, Field(ge=256)] = 1000
+    """Memory of one engine process in MB."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads of one engine process."""
+    python: str = ""
+    """Python interpreter that can import psi4; empty: found by itself (see saddleflow doctor)."""
+
+    @property
+    def level(self) -> str:
+        """Level of theory as one word, such as ``psi4:hf/3-21g``."""
+        if self.program in ("psi4", "pyscf"):
+            return f"{self.program}:{self.method}/{self.basis}".lower()
+        if self.program == "xtb":
+            return f"xtb:{self.method if 'xtb' in self.method.lower() else 'GFN2-xTB'}"
+        return f"ase:{self.calculator}"
+
+
+class Convergence(Section):
+    """When a search may call a point stationary."""
+
+    criterion: Literal["max_atom_force", "force_norm"] = "max_atom_force"
+    """max_atom_force: largest force on an atom; force_norm: 2-norm of all forces (the published one)."""
+    threshold: Annotated[float, Field(gt=0)] = 0.01
+    """Limit in eV/Angstrom."""
+
+
+class Start(Section):
+    """Where a search starts and along which direction."""
+
+    direction: Literal["xtb_softest_mode", "random", "file", "difference"] = "xtb_softest_mode"
+    """xtb_softest_mode: lowest mode of the GFN2-xTB Hessian; random: Gaussian with seed; file: a direction
+    given with the reaction; difference: product minus reactant."""
+    displacement: Annotated[float, Field(ge=0)] = 0.0
+    """Displace the guess along the direction by so much before the first evaluation, Angstrom."""
+    seed: int = 0
+    """Seed of direction random."""
+
+
+class Method(Section):
+    """What all searches share."""
+
+    convergence: Convergence = Convergence()
+    """When a point counts as stationary."""
+    start: Start = Start()
+    """Start direction and displacement."""
+    max_calls: Annotated[int, Field(ge=1)] = 300
+    """Budget of engine calls, rotations and failed calls included."""
+    energy_limit: Annotated[float, Field(gt=0)] = 10.0
+    """Stop when a translated point lies so far above the start, eV (plain dimer; GP searches back off)."""
+
+
+class Dimer(Method):
+    """Improved dimer without surrogate (Heyden 2005, Kaestner and Sherwood 2008, Olsen 2004)."""
+
+    algorithm: Literal["dimer"] = "dimer"
+    max_calls: Annotated[int, Field(ge=1)] = 3000
+    """Budget of engine calls, rotations included."""
+    separation: Annotated[float, Field(gt=0)] = 0.01
+    """Distance between midpoint and image in Angstrom."""
+    rotation_tolerance: Annotated[float, Field(gt=0)] = 0.0873
+    """Rotation stops below this angle, rad (5 degrees)."""
+    max_rotations: Annotated[int, Field(ge=0)] = 10
+    """Rotations a translation step at most."""
+    max_step: Annotated[float, Field(gt=0)] = 0.05
+    """Largest motion of one atom a step, Angstrom."""
+    memory: Annotated[int, Field(ge=1)] = 25
+    """Pairs kept by the L-BFGS translation."""
+    max_steps: Annotated[int, Field(ge=1)] = 1000
+    """Translation steps at most."""
+
+
+class GPDimer(Method):
+    """GP-dimer as published (JCTC 2025, arXiv 2505.12519); defaults are the benchmark's values."""
+
+    algorithm: Literal["gp-dimer"] = "gp-dimer"
+    separation: Annotated[float, Field(gt=0)] = 0.01
+    """Distance between midpoint and image in Angstrom."""
+    noise_variance: Annotated[float, Field(gt=0)] = 1e-5
+    """Added to every diagonal entry: eV^2 and (eV/Angstrom)^2."""
+    prior_degrees_of_freedom: Annotated[float, Field(gt=0)] = 28.0
+    """Student-t prior of the signal standard deviation."""
+    initial_rotation_angle: Annotated[float, Field(gt=0)] = 0.0873
+    """Initial rotations stop below this angle, rad."""
+    max_initial_rotations: Annotated[int, Field(ge=0)] = 6
+    """Initial rotations on the true surface at most."""
+    rotation_tolerance: Annotated[float, Field(gt=0)] = 0.01
+    """Angle at which a rotation on the surrogate stops, rad."""
+    max_rotations: Annotated[int, Field(ge=0)] = 10
+    """Rotations on the surrogate a step at most."""
+    max_outer_iterations: Annotated[int, Field(ge=1)] = 300
+    """Relaxation phases at most."""
+    max_inner_iterations: Annotated[int, Field(ge=1)] = 200
+    """Steps of one relaxation phase on the surrogate at most."""
+    surrogate_threshold_divisor: Annotated[float, Field(gt=0)] = 10.0
+    """A phase converges the surrogate to the last true force (and the final threshold) over this."""
+    distance_ratio_limit: Annotated[float, Field(gt=0, lt=1)] = 2.0 / 3.0
+    """A phase stops where no observation has all distances within this ratio (or its inverse)."""
+    max_step: Annotated[float, Field(gt=0)] = 0.05
+    """Length of one inner step at most (2-norm), Angstrom."""
+    convex_step: Annotated[float, Field(gt=0)] = 0.1
+    """Step along the mode while the curvature is positive, Angstrom."""
+    remove_rigid_motion: bool = False
+    """Project translations and rotations out of the inner steps (published: off)."""
+
+
+AnyMethod = Annotated[Dimer | GPDimer, Field(discriminator="algorithm")]
+"""Any search method, told apart by ``algorithm``; a new search adds its model here."""
+
+
+class Verification(Section):
+    """How a converged point is proved to be a first-order saddle."""
+
+    level: Literal["none", "curvature", "hessian"] = "hessian"
+    """none | curvature (lowest mode only, a few evaluations) | hessian (the full proof)."""
+    displacement: Annotated[float, Field(gt=0)] = 0.005
+    """Step of finite differences, Angstrom."""
+    zero_frequency_cm1: Annotated[float, Field(ge=0)] = 0.0
+    """An imaginary frequency smaller than this does not count as a negative mode, cm-1."""
+    bond_scale: Annotated[float, Field(gt=1)] = 1.3
+    """Atoms closer than this times the sum of their covalent radii count as bonded."""
+
+
+class Settings(Section):
+    """A run configuration: what to search, with what, and where results go."""
+
+    reactions: str = "data/starter"
+    """Folder of .xyz/.extxyz files, one multi-frame .extxyz, a .tsv/.csv table, or dataset:NAME."""
+    results: str = "results"
+    """Folder of all results."""
+    methods: list[str] = Field(default_factory=lambda: ["gp-dimer", "dimer"], min_length=1)
+    """Names of built-in methods or of blocks under method_settings."""
+    engine: Engine = Engine()
+    """A program's name alone, or a mapping."""
+    convergence: Convergence = Convergence()
+    """For all methods that do not set their own."""
+    start: Start = Start()
+    """For all methods that do not set their own."""
+    verification: Verification = Verification()
+    """Proof of the saddle."""
+    method_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Named variants: NAME: {algorithm: gp-dimer, noise_variance: 1e-6, ...}; a built-in name changes it."""
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _program_alone(cls, value: Any) -> Any:
+        return {"program": value} if isinstance(value, str) else value
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _one_method(cls, value: Any) -> Any:
+        # `--config methods=gp-dimer` hands over one string; commas separate several.
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
