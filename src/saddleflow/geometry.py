@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 
 def rigid_motion_basis(positions: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -66,3 +67,12 @@ def aligned(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def largest_displacement(positions: np.ndarray, reference: np.ndarray) -> float:
     """Largest motion of an atom between two structures after alignment, Angstrom."""
     return float(np.sqrt(((aligned(positions, reference) - reference) ** 2).sum(axis=1)).max())
+
+
+def longest_gap(positions: np.ndarray) -> float:
+    """Longest edge of the minimum spanning tree over the atoms, Angstrom: how far apart the parts are."""
+    if len(positions) < 2:
+        return 0.0
+    distances = distance_matrix(positions)
+    np.fill_diagonal(distances, 0.0)
+    return float(minimum_spanning_tree(distances).max())

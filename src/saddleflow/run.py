@@ -1,0 +1,219 @@
+"""One search from reaction to run file: wires engine, ledger and search."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from saddleflow.analysis.export import write_saddle
+from saddleflow.engines.ase_calculator import AseEngine
+from saddleflow.engines.catalogue import create_engine
+from saddleflow.engines.ledger import Ledger
+from saddleflow.errors import GeometryError, ScfError
+from saddleflow.evaluation import (
+    Engine,
+    Evaluation,
+    Outcome,
+    Purpose,
+    SearchResult,
+    SearchStopped,
+    TracePoint,
+)
+from saddleflow.reactions import Reaction
+from saddleflow.run_file import RunFile, write_run_file
+from saddleflow.searches.base import guard_dissociation, interrupted, is_converged, residual
+from saddleflow.searches.catalogue import SEARCHES
+from saddleflow.searches.start_direction import start_direction
+from saddleflow.settings import AnyMethod, Method
+from saddleflow.settings import Engine as EngineSettings
+
+Progress = Callable[[Evaluation], None]
+
+
+def run_search(
+    reaction_json: Path, method_json: Path, output: Path, journal: Path, progress: Progress | None = None
+) -> Outcome:
+    """Carry out one search and write its run file (and the saddle beside it).
+
+    Parameters
+    ----------
+    reaction_json, method_json : Path
+        Inputs as preflight wrote them.
+    output : Path
+        Run file, written by atomic rename when the search has ended.
+    journal : Path
+        Journal of the running search; it is taken up if it exists and removed at the end.
+    progress : callable, optional
+        Called with each new evaluation.
+
+    Returns
+    -------
+    Outcome
+        How the search ended; every outcome is a result.
+
+    Raises
+    ------
+    SaddleflowError
+        Only for faults of the machine or the input; the journal keeps what was evaluated.
+    """
+    reaction = Reaction.from_dict(json.loads(Path(reaction_json).read_text()))
+    specification = json.loads(Path(method_json).read_text())
+    method = TypeAdapter(AnyMethod).validate_python(specification["method"])
+    engine_settings = EngineSettings.model_validate(specification["engine"])
+    engine = create_engine(engine_settings, reaction)
+    ledger = Ledger(
+        engine,
+        Path(journal),
+        key={
+            "reaction": reaction.to_dict(),
+            "method": specification["method"],
+            "engine": specification["engine"],
+        },
+        max_calls=method.max_calls,
+        header={"reaction": reaction.name, "method": specification["name"], "machine": platform.node()},
+        on_evaluation=progress,
+    )
+    finished = False
+    try:
+        run = carry_out(ledger, reaction, specification["name"], method, specification["engine"])
+        write_run_file(Path(output), run)
+        finished = True
+    finally:
+        ledger.close(remove_journal=finished)
+    return run.result.outcome
+
+
+def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, engine: dict) -> RunFile:
+    """Search with an open ledger and gather everything that a run file holds.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Counts and journals the evaluations.
+    reaction : Reaction
+        Where to start.
+    name : str
+        Name of the method or variant.
+    method : Method
+        Its settings; ``algorithm`` picks the search.
+    engine : dict
+        Engine settings, for the record.
+    """
+    trace: list[TracePoint] = []
+    direction = np.zeros_like(reaction.positions)
+
+    def evaluate(positions, purpose=Purpose.SEARCH, prediction=None):  # noqa: ANN001, ANN202
+        guard_dissociation(positions, reaction.positions)
+        return ledger.evaluate(positions, purpose, prediction)
+
+    def stopped(outcome: Outcome, message: str) -> SearchResult:
+        return interrupted(outcome, message, ledger.evaluations, trace, direction)
+
+    try:
+        direction = start_direction(reaction, method.start)
+        result = SEARCHES[method.algorithm](evaluate, reaction, method, direction, trace)
+    except SearchStopped as stop:
+        result = stopped(stop.outcome, stop.message)
+    except ScfError as error:
+        result = stopped(Outcome.SCF_FAILED, str(error))
+    except GeometryError as error:
+        result = stopped(Outcome.GEOMETRY_FAILED, str(error))
+    result = _checked(result, ledger.evaluations, method)
+    surrogate_seconds = ledger.surrogate_seconds
+    return RunFile(
+        reaction=reaction,
+        method_name=name,
+        method=method.model_dump(mode="json"),
+        engine=engine,
+        provenance=ledger.engine.provenance(),
+        evaluations=list(ledger.evaluations),
+        result=result,
+        seed=method.start.seed,
+        wall_seconds=ledger.engine_seconds + surrogate_seconds,
+        engine_seconds=ledger.engine_seconds,
+        surrogate_seconds=surrogate_seconds,
+        machine={"node": platform.node(), "system": platform.platform(), "processor": platform.machine()},
+        versions=_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _checked(result: SearchResult, evaluations: list[Evaluation], method: Method) -> SearchResult:
+    """Let the stored forces, not the search, say that a point is stationary."""
+    if result.outcome is not Outcome.CONVERGED:
+        return result
+    answer = evaluations[result.evaluation]
+    if is_converged(answer, method.convergence):
+        return result
+    message = f"the search ended at {residual(answer, method.convergence):.4f} eV/Angstrom: not converged"
+    return SearchResult(
+        Outcome.STALLED,
+        message,
+        result.evaluation,
+        result.mode,
+        result.curvature,
+        result.trace,
+        result.hessian,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("saddleflow", "numpy", "scipy", "ase", "h5py", "tblite", "pyscf"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def search(
+    atoms, calculator, method: str = "gp-dimer", charge: int = 0, multiplicity: int = 1, **options
+) -> RunFile:  # noqa: ANN001
+    """Search one molecule from Python, without Snakemake and without files.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Guessed transition state.
+    calculator : ase.calculators.calculator.Calculator
+        Any ASE calculator with energies and forces.
+    method : str
+        Built-in method.
+    charge, multiplicity : int
+        For the xTB start direction.
+    **options
+        Settings of the method, such as ``max_calls=100`` or ``start={"direction": "random"}``.
+
+    Returns
+    -------
+    RunFile
+        Everything a run file holds; ``write_run_file(path, run)`` stores it.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        For an unknown method or option.
+    """
+    reaction = Reaction(
+        name=atoms.get_chemical_formula(),
+        symbols=tuple(atoms.get_chemical_symbols()),
+        positions=atoms.get_positions(),
+        charge=charge,
+        multiplicity=multiplicity,
+        source="Python",
+    )
+    settings = TypeAdapter(AnyMethod).validate_python({"algorithm": method, **options})
+    engine: Engine = AseEngine(reaction, calculator)
+    ledger = Ledger(engine, None, key={}, max_calls=settings.max_calls)
+    try:
+        return carry_out(ledger, reaction, method, settings, {"program": "ase"})
+    finally:
+        ledger.close()

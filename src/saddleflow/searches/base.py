@@ -1,0 +1,73 @@
+"""What all searches share: convergence, guards, and the answer of an interrupted search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from saddleflow.evaluation import Evaluate, Evaluation, Outcome, SearchResult, SearchStopped, TracePoint
+from saddleflow.geometry import longest_gap
+from saddleflow.reactions import Reaction
+from saddleflow.settings import Convergence, Method
+
+Search = Callable[[Evaluate, Reaction, Method, np.ndarray, list[TracePoint]], SearchResult]
+"""``search(evaluate, reaction, method, direction, trace)``.
+
+`direction` is a unit vector of shape (N, 3); `trace` is filled as the search goes, so that an interrupted
+search keeps what it had.  A search raises nothing but SearchStopped and what `evaluate` raises.
+"""
+
+DISSOCIATION_GAP = 6.0
+"""Angstrom: a molecule whose parts are further apart than this, and than at the start plus half of it."""
+
+
+def residual(evaluation: Evaluation, convergence: Convergence) -> float:
+    """Force measure of the convergence criterion at a point, eV/Angstrom."""
+    if convergence.criterion == "force_norm":
+        return evaluation.force_norm
+    return evaluation.max_atom_force
+
+
+def is_converged(evaluation: Evaluation, convergence: Convergence) -> bool:
+    """Whether the true forces at a point meet the criterion."""
+    return residual(evaluation, convergence) < convergence.threshold
+
+
+def guard_dissociation(positions: np.ndarray, start: np.ndarray) -> None:
+    """Stop a search whose molecule falls apart.
+
+    Raises
+    ------
+    SearchStopped
+        With outcome ``dissociated``.
+    """
+    limit = max(DISSOCIATION_GAP, longest_gap(start) + 0.5 * DISSOCIATION_GAP)
+    gap = longest_gap(positions)
+    if gap > limit:
+        raise SearchStopped(Outcome.DISSOCIATED, f"two parts of the molecule are {gap:.1f} Angstrom apart")
+
+
+def interrupted(
+    outcome: Outcome, message: str, evaluations: list[Evaluation], trace: list[TracePoint], mode: np.ndarray
+) -> SearchResult:
+    """Answer of a search that was stopped: the translated point with the smallest force.
+
+    Parameters
+    ----------
+    outcome, message
+        How it ended.
+    evaluations : list of Evaluation
+        All of the search.
+    trace : list of TracePoint
+        States of the translated points.
+    mode : ndarray, shape (N, 3)
+        Start direction, for a search that has no trace yet.
+    """
+    usable = [point for point in trace if not evaluations[point.evaluation].error]
+    if usable:
+        best = min(usable, key=lambda point: evaluations[point.evaluation].max_atom_force)
+        return SearchResult(outcome, message, best.evaluation, best.mode, best.curvature, tuple(trace))
+    answered = [e for e in evaluations if not e.error]
+    index = min(answered, key=lambda e: e.max_atom_force).index if answered else -1
+    return SearchResult(outcome, message, index, mode, float("nan"), tuple(trace))

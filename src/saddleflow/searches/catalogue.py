@@ -1,0 +1,12 @@
+"""Which function carries out which algorithm."""
+
+from __future__ import annotations
+
+from saddleflow.searches import dimer, gp_dimer
+from saddleflow.searches.base import Search
+
+SEARCHES: dict[str, Search] = {
+    "dimer": dimer.search,
+    "gp-dimer": gp_dimer.search,
+}
+"""From ``algorithm`` of the settings to the search; every member of settings.AnyMethod has one."""
