@@ -6,19 +6,22 @@ Every model forbids unknown keys and is frozen.  A run configuration is complete
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values can't change."""
+    """Base of all sections: unknown keys are errors, values can't change, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Engine(Section):
     """Where energies and forces come from."""
+
+    resource_keys: ClassVar[frozenset[str]] = frozenset({"timeout_seconds", "memory_mb", "threads", "python"})
+    """Keys that say how an engine runs, not what it answers: changing them makes no result outdated."""
 
     program: Literal["psi4", "pyscf", "xtb", "ase"] = "psi4"
     """psi4 | pyscf | xtb (tblite) | ase (any ASE calculator by import path). Never chosen silently."""
@@ -68,7 +71,7 @@ class Start(Section):
     given with the reaction; difference: product minus reactant."""
     displacement: Annotated[float, Field(ge=0)] = 0.0
     """Displace the guess along the direction by so much before the first evaluation, Angstrom."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of direction random."""
 
 
@@ -159,9 +162,12 @@ class Verification(Section):
 class Settings(Section):
     """A run configuration: what to search, with what, and where results go."""
 
-    reactions: str = "data/starter"
+    # A folder named 2024 arrives as a number, from YAML as well as from `snakemake --config`.
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    reactions: Annotated[str, Field(min_length=1)] = "data/starter"
     """Folder of .xyz/.extxyz files, one multi-frame .extxyz, a .tsv/.csv table, or dataset:NAME."""
-    results: str = "results"
+    results: Annotated[str, Field(min_length=1)] = "results"
     """Folder of all results."""
     methods: list[str] = Field(default_factory=lambda: ["gp-dimer", "dimer"], min_length=1)
     """Names of built-in methods or of blocks under method_settings."""
@@ -185,4 +191,8 @@ class Settings(Section):
     @classmethod
     def _one_method(cls, value: Any) -> Any:
         # `--config methods=gp-dimer` hands over one string; commas separate several.
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return _parts(value) if isinstance(value, str) else value
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
