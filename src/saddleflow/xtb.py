@@ -1,0 +1,135 @@
+"""GFN-xTB through tblite's own interface: a cheap potential for start directions and prior means.
+
+No ASE calculator in between, since a Hessian takes 6N gradients of a few milliseconds each.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.units import Bohr, Hartree
+
+from saddleflow.errors import GeometryError, InputError, ScfError
+
+# Electronic temperature in Kelvin and SCF iterations of one attempt after the other.  Stretched bonds of a
+# guessed transition state can fail at 300 K, and smearing tames them.
+ATTEMPTS = ((300.0, 250), (1500.0, 500), (5000.0, 1000))
+BOLTZMANN_HARTREE = 3.166808578545117e-6
+
+
+class XTB:
+    """Energies, gradients and Hessians of GFN2-xTB or GFN1-xTB for one molecule.
+
+    Parameters
+    ----------
+    numbers : ndarray, shape (N,)
+        Atomic numbers.
+    charge : int
+        Total charge.
+    multiplicity : int
+        2S + 1.
+    method : str
+        ``GFN2-xTB``, ``GFN1-xTB`` or ``IPEA1-xTB``.
+    accuracy : float
+        tblite's accuracy; 1 is its default, smaller is tighter.  Finite differences want a tight one.
+
+    References
+    ----------
+    Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019).
+    """
+
+    def __init__(
+        self,
+        numbers: np.ndarray,
+        charge: int = 0,
+        multiplicity: int = 1,
+        method: str = "GFN2-xTB",
+        accuracy: float = 0.01,
+    ):
+        self.numbers = np.asarray(numbers)
+        self.charge = charge
+        self.multiplicity = multiplicity
+        self.method = method
+        self.accuracy = accuracy
+
+    def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Energy in eV and gradient in eV/Angstrom (shape (N, 3)) at `positions` (Angstrom).
+
+        Raises
+        ------
+        InputError
+            For an element or method that xTB has no parameters for.
+        GeometryError
+            For positions that are not finite.
+        ScfError
+            When the SCF does not converge at any electronic temperature tried.
+        """
+        energies, gradients = self._series([np.asarray(positions, float)])
+        return energies[0], gradients[0]
+
+    def hessian(self, positions: np.ndarray, displacement: float = 0.005) -> np.ndarray:
+        """Hessian by central differences of gradients, shape (3N, 3N), eV/Angstrom^2, symmetric.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (N, 3)
+            Angstrom.
+        displacement : float
+            Step in Angstrom.
+
+        Raises
+        ------
+        InputError, GeometryError, ScfError
+            As :meth:`energy_gradient`.
+        """
+        positions = np.asarray(positions, float)
+        steps = displacement * np.eye(positions.size).reshape(-1, *positions.shape)
+        # All points of one Hessian share one electronic temperature: mixing two would fake curvature.
+        _, gradients = self._series(
+            [positions, *(positions + s for s in steps), *(positions - s for s in steps)]
+        )
+        plus, minus = np.split(np.reshape(gradients[1:], (-1, positions.size)), 2)
+        hessian = (plus - minus) / (2 * displacement)
+        return 0.5 * (hessian + hessian.T)
+
+    def _series(self, points: list[np.ndarray]) -> tuple[list[float], list[np.ndarray]]:
+        """Energies and gradients at `points`, each SCF started from the density of the first point."""
+        from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
+        from tblite.interface import Calculator
+
+        if not all(np.isfinite(point).all() for point in points):
+            raise GeometryError(f"{self.method}: the geometry has numbers that are not finite")
+        reason = ""
+        for temperature, iterations in ATTEMPTS:
+            try:
+                calculator = Calculator(
+                    self.method, self.numbers, points[0] / Bohr, float(self.charge), self.multiplicity - 1
+                )
+            except (TBLiteRuntimeError, TBLiteValueError, RuntimeError) as error:
+                raise InputError(f"{self.method} can't describe this molecule: {_line(error)}") from error
+            for key, value in (
+                ("verbosity", 0),
+                ("accuracy", self.accuracy),
+                ("temperature", temperature * BOLTZMANN_HARTREE),
+                ("max-iter", iterations),
+            ):
+                calculator.set(key, value)
+            try:
+                start = calculator.singlepoint()
+                results = [start]
+                for point in points[1:]:
+                    calculator.update(positions=point / Bohr)
+                    results.append(calculator.singlepoint(start, copy=True))
+                return (
+                    [float(result.get("energy")) * Hartree for result in results],
+                    [result.get("gradient") * (Hartree / Bohr) for result in results],
+                )
+            except (TBLiteRuntimeError, RuntimeError) as error:
+                reason = _line(error)
+        raise ScfError(
+            f"{self.method}: no SCF convergence, also not at an electronic temperature of "
+            f"{ATTEMPTS[-1][0]:g} K ({reason})"
+        )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
