@@ -172,15 +172,16 @@ class Settings(Section):
     methods: list[str] = Field(default_factory=lambda: ["gp-dimer", "dimer"], min_length=1)
     """Names of built-in methods or of blocks under method_settings."""
     engine: Engine = Engine()
-    """A program's name alone, or a mapping."""
+    """Where energies and forces come from: a program's name alone (engine: xtb), or a section."""
     convergence: Convergence = Convergence()
-    """For all methods that do not set their own."""
+    """When a point counts as stationary; for all methods that do not set their own."""
     start: Start = Start()
-    """For all methods that do not set their own."""
+    """Start direction; for all methods that do not set their own."""
     verification: Verification = Verification()
-    """Proof of the saddle."""
+    """How a converged point is proved to be a first-order saddle."""
     method_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Named variants: NAME: {algorithm: gp-dimer, noise_variance: 1e-6, ...}; a built-in name changes it."""
+    """Variants of methods, NAME: {algorithm: gp-dimer, max_step: 0.1}; a block named like a built-in method
+    changes that method."""
 
     @field_validator("engine", mode="before")
     @classmethod

@@ -103,9 +103,7 @@ def _in_words(error: Mapping[str, Any], model: type[BaseModel]) -> str:
         return "has no value; write one or delete the line"
     if kind == "literal_error":
         allowed = [part.strip("'") for part in re.split(r", | or ", context["expected"])]
-        return (
-            f"{_shown(value)} is not possible; {suggestion(value, allowed)} (possible: {', '.join(allowed)})"
-        )
+        return f"{_shown(value)} is not possible; {_with_list(suggestion(value, allowed), allowed)}"
     if kind in _LIMITS:
         words, limit = _LIMITS[kind]
         return f"must be {words} {context[limit]:g}, not {_shown(value)}"

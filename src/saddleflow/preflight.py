@@ -1,0 +1,272 @@
+"""Everything that can be known to be wrong is said before the first job, all of it at once.
+
+``prepare_run`` is what the Snakefile calls: it checks a configuration and writes ``results/inputs/**``, whose
+modification times tell Snakemake what to run again.  A file there changes only when what it means changes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from saddleflow.errors import InputError, SaddleflowError
+from saddleflow.run_inputs import Plan, RunPlan, plan_from_inputs, write_inputs
+from saddleflow.settings import Engine, Method, Settings
+from saddleflow.settings_resolution import method_problems, problems_of
+from saddleflow.settings_sources import Problem, SettingsFile, located, read_settings_file
+
+if TYPE_CHECKING:
+    from saddleflow.reactions import Reaction
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Settings as far as they are usable, and what is wrong with the rest.
+
+    Parameters
+    ----------
+    settings : Settings
+        Sections that are wrong have their defaults here.
+    broken : frozenset of str
+        Top-level keys whose value is wrong; checks that need them are left out.
+    problems : list of str
+        One line each, with file and line where a file says it.
+    given : mapping
+        What was validated.
+    files : list of SettingsFile
+        Files it came from.
+    elsewhere : str
+        Where a value came from that is in none of the files.
+    """
+
+    settings: Settings
+    broken: frozenset[str] = frozenset()
+    problems: list[str] = field(default_factory=list)
+    given: Any = None
+    files: Sequence[SettingsFile] = ()
+    elsewhere: str = ""
+
+    def line(self, problem: Problem) -> str:
+        """One line for the user."""
+        return located(problem, self.given, self.files, self.elsewhere)
+
+
+def read_configuration(
+    source: Path | str | Mapping[str, Any], config_files: Sequence[Path | str] = ()
+) -> Configuration:
+    """Read settings and go on with what is right in them, so that all errors can be said at once.
+
+    Parameters
+    ----------
+    source : path or mapping
+        A YAML file, or settings that were read already (Snakemake's ``config``).
+    config_files : sequence of paths
+        For a mapping: the YAML files that it came from, for line numbers.  They are read again, which also
+        finds doubled keys.
+
+    Raises
+    ------
+    InputError
+        When a file is unreadable, no YAML, or has doubled keys.
+    """
+    if isinstance(source, Mapping):
+        files, faults = [], []
+        for path in config_files:
+            try:
+                files.append(read_settings_file(Path(path)))
+            except InputError as error:
+                faults += error.problems
+        if faults:
+            raise InputError(faults)
+        given: Mapping[str, Any] = dict(source)
+        elsewhere = "--config" if files else ""
+    else:
+        files = [read_settings_file(Path(source))]
+        given, elsewhere = files[0].data, ""
+    try:
+        return Configuration(Settings.model_validate(given), given=given, files=files, elsewhere=elsewhere)
+    except ValidationError as error:
+        found = problems_of(error, Settings)
+    broken = frozenset(str(problem.path[0]) for problem in found if problem.path)
+    usable = {key: value for key, value in given.items() if str(key) not in broken}
+    lines = [located(problem, given, files, elsewhere) for problem in found]
+    return Configuration(Settings.model_validate(usable), broken, lines, given, files, elsewhere)
+
+
+def load_settings(source: Path | str | Mapping[str, Any]) -> Settings:
+    """Read and check the settings of a YAML file or mapping (not what they refer to).
+
+    Raises
+    ------
+    InputError
+        With one line for each problem: file and line, key, what is wrong, what to write.
+    """
+    configuration = read_configuration(source)
+    if configuration.problems:
+        raise InputError(configuration.problems)
+    return configuration.settings
+
+
+def preflight(settings: Settings) -> Plan:
+    """Check everything that the settings refer to and read the reactions.
+
+    Raises
+    ------
+    InputError
+        With every problem of reactions, methods, engine and results folder.
+    """
+    return check(Configuration(settings, given=settings.model_dump()))
+
+
+def check(configuration: Configuration) -> Plan:
+    """Check a configuration and all that it refers to; see :func:`preflight`.
+
+    Raises
+    ------
+    InputError
+        With every problem of everything.
+    """
+    from saddleflow.reactions import read_reactions
+
+    settings, broken = configuration.settings, configuration.broken
+    problems = list(configuration.problems)
+    methods: dict[str, Method] = {}
+    if not broken & {"methods", "method_settings"}:
+        methods, found = method_problems(settings)
+        problems += [configuration.line(problem) for problem in found]
+    reactions: list[Reaction] = []
+    if "reactions" not in broken:
+        try:
+            reactions = read_reactions(settings.reactions)
+        except InputError as error:
+            problems += error.problems
+    if not broken & {"start", "method_settings"}:
+        problems += _direction_problems(reactions, methods)
+    if "engine" not in broken:
+        found = _engine_problems(settings, {symbol for reaction in reactions for symbol in reaction.symbols})
+        problems += [configuration.line(problem) for problem in found]
+    if "engine" not in broken and settings.engine.program != "xtb":
+        problems += _xtb_problems(reactions, methods)
+    if not broken & {"results", "reactions"}:
+        problems += [configuration.line(problem) for problem in _results_problems(settings)]
+    if problems:
+        raise InputError(problems)
+    return Plan(reactions, methods)
+
+
+def _engine_problems(settings: Settings, symbols: set[str]) -> list[Problem]:
+    from saddleflow.engines.catalogue import check_engine
+
+    try:
+        messages = check_engine(settings.engine, symbols)
+    except SaddleflowError as error:
+        messages = str(error).splitlines()
+    return [Problem((), message) for message in messages]
+
+
+def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:
+    """Why the default start direction can't be had; GFN2-xTB knows its own elements."""
+    from saddleflow.engines.catalogue import check_engine
+
+    if not any(method.start.direction == "xtb_softest_mode" for method in methods.values()):
+        return []
+    symbols = {symbol for reaction in reactions for symbol in reaction.symbols}
+    return [
+        f"start.direction: xtb_softest_mode: {message} (or write another direction, such as random)"
+        for message in check_engine(Engine(program="xtb", method="GFN2-xTB"), symbols)
+    ]
+
+
+def _direction_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:
+    """Reactions without the start direction that a method asks for."""
+    problems = []
+    for kind, attribute, what in (
+        ("file", "start_direction", "a start direction"),
+        ("difference", "difference", "reactant and product"),
+    ):
+        asking = [name for name, method in methods.items() if method.start.direction == kind]
+        if not asking:
+            continue
+        problems += [
+            f"{reaction.source}: reaction {reaction.name} has no {what}, which start.direction {kind} of "
+            f"{', '.join(asking)} needs; give it (config/README.md says how) or choose another direction"
+            for reaction in reactions
+            if getattr(reaction, attribute) is None
+        ]
+    return problems
+
+
+def _results_problems(settings: Settings) -> list[Problem]:
+    """Whether files can be made in the results folder, found out by making one."""
+    path: tuple[str | int, ...] = ("results",)
+    results = Path(settings.results)
+    if results.exists() and results.resolve() == Path(settings.reactions).resolve():
+        return [Problem(path, f"{results} is the folder of the reactions; name a folder of its own")]
+    place = results
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        what = "is no folder" if place.exists() else "is a link that leads nowhere"
+        return [Problem(path, f"{place} {what}; name a folder that can be made and written to")]
+    parts = (
+        "inputs",
+        "inputs/reactions",
+        "inputs/methods",
+        "journals",
+        "searches",
+        "verifications",
+        "figures",
+    )
+    for folder in (place, *(results / part for part in parts)):
+        if folder.exists() and not folder.is_dir():
+            return [Problem(path, f"{folder} is in the way (not a folder); move it or name another folder")]
+        if not folder.is_dir():
+            continue
+        problem = f"{folder} can't be written to; change its permissions or name another folder"
+        # The superuser passes the permission check everywhere, but a read-only file system still refuses.
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return [Problem(path, problem)]
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            return [Problem(path, f"{problem} ({error.strerror})")]
+    return []
+
+
+def prepare_run(
+    config: Mapping[str, Any], main_process: bool, config_files: Sequence[Path | str] = ()
+) -> RunPlan:
+    """Check a Snakemake configuration and write the inputs of its jobs.
+
+    Parameters
+    ----------
+    config : mapping
+        Snakemake's ``config``.
+    main_process : bool
+        False in the processes of single jobs, where Snakemake evaluates the Snakefile again: there the names
+        are read from what the main process wrote.
+    config_files : sequence of paths
+        Snakemake's ``workflow.configfiles``, for line numbers in messages.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 after printing every problem, one line each, to standard error.
+    """
+    try:
+        if not main_process:
+            return plan_from_inputs(load_settings(config))
+        configuration = read_configuration(config, config_files)
+        return write_inputs(check(configuration), configuration.settings)
+    except SaddleflowError as error:
+        for line in getattr(error, "problems", None) or str(error).splitlines():
+            print(f"saddleflow: error: {line}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,153 @@
+"""The folder ``results/inputs``: what the jobs read; its modification times tell Snakemake what to run again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from saddleflow import __version__
+from saddleflow.errors import InputError
+from saddleflow.settings import Engine, Method, Settings
+
+if TYPE_CHECKING:
+    from saddleflow.reactions import Reaction
+
+IGNORED_IN_REACTIONS = frozenset({"source"})
+"""Where a reaction was read from does not change what is searched: a line added above it reruns nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will search.
+
+    Parameters
+    ----------
+    reactions : list of Reaction
+        As read.
+    methods : dict of str to Method
+        Concrete settings by name.
+    """
+
+    reactions: list[Reaction]
+    methods: dict[str, Method]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What the Snakefile needs to know: names and resources, no science.
+
+    Parameters
+    ----------
+    reaction_names, method_names : list of str
+        Every pair of them is one search.
+    results : str
+        Folder of all results.
+    threads, memory_mb : int
+        Of one engine process.
+    """
+
+    reaction_names: list[str]
+    method_names: list[str]
+    results: str
+    threads: int
+    memory_mb: int
+
+
+def write_inputs(plan: Plan, settings: Settings) -> RunPlan:
+    """Write ``results/inputs/**``; files whose meaning did not change keep their modification time.
+
+    Files of reactions and methods that the plan no longer has are left alone.
+
+    Returns
+    -------
+    RunPlan
+        Names and resources, as ``results/inputs/plan.json`` now holds them.
+
+    Raises
+    ------
+    InputError
+        When the folder can't be written after all (such as a full disk).
+    """
+    inputs = Path(settings.results) / "inputs"
+    engine = settings.engine.model_dump(mode="json")
+    try:
+        for reaction in plan.reactions:
+            path = inputs / "reactions" / f"{reaction.name}.json"
+            _write_json(path, reaction.to_dict(), IGNORED_IN_REACTIONS)
+        for name, method in plan.methods.items():
+            document = {"name": name, "method": method.model_dump(mode="json"), "engine": engine}
+            _write_json(inputs / "methods" / f"{name}.json", document, ignored_in_engine=Engine.resource_keys)
+        _write_json(inputs / "verification.json", settings.verification.model_dump(mode="json"))
+        names = {"reactions": [reaction.name for reaction in plan.reactions], "methods": list(plan.methods)}
+        _write_json(inputs / "plan.json", names)
+        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        header = (
+            f"# All settings of this run as saddleflow {__version__} resolved them; changed by every run.\n"
+        )
+        _write(inputs / "settings.yaml", header + text)
+    except OSError as error:
+        raise InputError(
+            f"results: {error.filename or inputs}: can't be written ({error.strerror})"
+        ) from None
+    return _run_plan(names, settings)
+
+
+def _run_plan(names: Mapping[str, list[str]], settings: Settings) -> RunPlan:
+    engine = settings.engine
+    return RunPlan(names["reactions"], names["methods"], settings.results, engine.threads, engine.memory_mb)
+
+
+def _write(path: Path, text: str, keep_time: bool = False) -> None:
+    """Write `text` if it differs from what is there; with `keep_time` under the old modification time."""
+    from saddleflow.files import write_atomically
+
+    old = path.stat().st_mtime_ns if path.exists() else None
+    if old is not None and path.read_bytes() == text.encode():
+        return
+    write_atomically(path, text)
+    if keep_time and old is not None:
+        os.utime(path, ns=(old, old))
+
+
+def _write_json(
+    path: Path,
+    document: dict,
+    ignored: frozenset[str] = frozenset(),
+    ignored_in_engine: frozenset[str] = frozenset(),
+) -> None:
+    """Write a JSON document; changes of ignored keys are written too, but do not make the file newer."""
+
+    def meaning(data: dict) -> dict:
+        kept = {key: value for key, value in data.items() if key not in ignored}
+        if isinstance(kept.get("engine"), dict):
+            kept["engine"] = {k: v for k, v in kept["engine"].items() if k not in ignored_in_engine}
+        return kept
+
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        same = isinstance(old, dict) and meaning(old) == meaning(json.loads(json.dumps(document)))
+    except (OSError, ValueError):
+        same = False
+    _write(path, json.dumps(document, indent=1) + "\n", keep_time=same)
+
+
+def plan_from_inputs(settings: Settings) -> RunPlan:
+    """Names that an earlier :func:`write_inputs` settled; nothing is checked and no structure is read.
+
+    Raises
+    ------
+    InputError
+        When the inputs are not there.
+    """
+    path = Path(settings.results) / "inputs" / "plan.json"
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+        return _run_plan({"reactions": names["reactions"], "methods": names["methods"]}, settings)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: missing or damaged; start snakemake again, it writes this file") from None
