@@ -85,9 +85,18 @@ def run_search(
         run = carry_out(ledger, reaction, specification["name"], method, specification["engine"])
         write_run_file(Path(output), run)
         finished = True
+        _write_saddle(run, Path(output).with_suffix(".xyz"))
     finally:
         ledger.close(remove_journal=finished)
     return run.result.outcome
+
+
+def _write_saddle(run: RunFile, path: Path) -> None:
+    """Put the saddle beside its run file; one of an earlier search that this one did not find again goes."""
+    if run.result.outcome is Outcome.CONVERGED:
+        write_saddle(run, path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, engine: dict) -> RunFile:
@@ -109,7 +118,7 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
     trace: list[TracePoint] = []
     direction = np.zeros_like(reaction.positions)
 
-    def evaluate(positions, purpose=Purpose.SEARCH, prediction=None):  # noqa: ANN001, ANN202
+    def evaluate(positions, purpose=Purpose.SEARCH, prediction=None):
         guard_dissociation(positions, reaction.positions)
         return ledger.evaluate(positions, purpose, prediction)
 
@@ -176,7 +185,7 @@ def _versions() -> dict[str, str]:
 
 def search(
     atoms, calculator, method: str = "gp-dimer", charge: int = 0, multiplicity: int = 1, **options
-) -> RunFile:  # noqa: ANN001
+) -> RunFile:
     """Search one molecule from Python, without Snakemake and without files.
 
     Parameters

@@ -1,0 +1,280 @@
+"""GP-dimer as published: dimer on a Gaussian-process surrogate, one true evaluation a relaxation phase.
+
+Goswami, Masterov, Kamath, Pena-Torres and Jonsson, J. Chem. Theory Comput. 2025 (arXiv 2505.12519).
+Deviations, each without effect on a search that goes as published: a phase that ends where the surface was
+evaluated before goes on with a tighter threshold instead of evaluating the point again; a rotation that
+raises the surrogate's curvature is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from saddleflow.evaluation import (
+    Evaluate,
+    Evaluation,
+    Outcome,
+    Prediction,
+    Purpose,
+    SearchResult,
+    SearchStopped,
+    TracePoint,
+)
+from saddleflow.reactions import Reaction
+from saddleflow.searches.base import is_converged
+from saddleflow.searches.surrogate_dimer import (
+    RotationResult,
+    Translator,
+    rotate,
+    rotation_angle,
+    rotational_force,
+)
+from saddleflow.settings import GPDimer
+from saddleflow.surrogate.gaussian_process import GaussianProcess
+from saddleflow.surrogate.hyperparameters import DataScales, Posterior, constant_variance, fit
+from saddleflow.surrogate.inverse_distances import InverseDistances
+from saddleflow.surrogate.kernel import Hyperparameters, TrainingFeatures
+from saddleflow.surrogate.scaled_conjugate_gradient import ScaledConjugateGradient
+
+DUPLICATE_DISTANCE = 1e-4
+"""Angstrom (2-norm): a point this close to an evaluated one teaches nothing."""
+INITIAL_ROTATIONS_ON_SURROGATE = 200
+
+
+class Model:
+    """Observations and the Gaussian process on them.
+
+    Parameters
+    ----------
+    reaction : Reaction
+        Fixes the features.
+    method : GPDimer
+        Noise and prior.
+    """
+
+    def __init__(self, reaction: Reaction, method: GPDimer):
+        self.method = method
+        self.descriptor = InverseDistances(reaction.numbers)
+        self.training = TrainingFeatures(self.descriptor)
+        self.positions: list[np.ndarray] = []
+        self.hyperparameters: Hyperparameters | None = None
+        self.process: GaussianProcess | None = None
+        self.fit_evaluations = 0
+        self._energies: list[float] = []
+        self._gradients: list[np.ndarray] = []
+
+    @property
+    def reference_energy(self) -> float:
+        """Energy of the first observation, eV: the zero of the surrogate."""
+        return self._energies[0]
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Take up an observation."""
+        self.training.add(evaluation.positions)
+        self.positions.append(evaluation.positions.ravel())
+        self._energies.append(evaluation.energy)
+        self._gradients.append(evaluation.gradient)
+
+    def update(self, from_data_ranges: bool) -> GaussianProcess:
+        """Fit hyperparameters (warm, or from the data's ranges) and condition on all data."""
+        energies = np.array(self._energies) - self.reference_energy
+        gradients = np.array(self._gradients)
+        scales = DataScales.of(self.training, energies)
+        constant = constant_variance(energies)
+        start = self.hyperparameters
+        if start is None or from_data_ranges:
+            start = scales.initial(len(self.descriptor.type_labels))
+        posterior = Posterior(
+            self.training,
+            energies,
+            gradients,
+            scales,
+            constant,
+            self.method.noise_variance,
+            self.method.prior_degrees_of_freedom,
+        )
+        self.hyperparameters, self.fit_evaluations = fit(posterior, start, ScaledConjugateGradient())
+        self.process = GaussianProcess(
+            self.training, energies, gradients, self.hyperparameters, constant, self.method.noise_variance
+        )
+        return self.process
+
+    def predict(self, position: np.ndarray) -> Prediction:
+        """What the surrogate says about a point, with its uncertainty."""
+        energy, gradient = self.process.energy_gradient(position)
+        energy_sigma, force_sigma = self.process.standard_deviations(position)
+        return Prediction(energy + self.reference_energy, -gradient.reshape(-1, 3), energy_sigma, force_sigma)
+
+    def nearest(self, position: np.ndarray) -> float:
+        """Distance to the nearest observation (2-norm), Angstrom."""
+        return min(float(np.linalg.norm(position - x)) for x in self.positions)
+
+    def distance_ratio(self, position: np.ndarray) -> float:
+        """Smallest over observations of the largest |ln(r/r_observed)| over pairs (published trust measure)."""
+        logarithms = np.abs(np.log(self.descriptor.features(position)) - np.log(self.training.phi))
+        return float(logarithms.max(axis=1).min())
+
+
+@dataclass(frozen=True)
+class Dimer:
+    """Midpoint (shape (D,), Angstrom), unit mode (shape (D,)), curvature along it (eV/Angstrom^2)."""
+
+    position: np.ndarray
+    mode: np.ndarray
+    curvature: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """End of a relaxation phase on the surrogate."""
+
+    dimer: Dimer
+    converged: bool
+    steps: int
+
+
+def search(
+    evaluate: Evaluate, reaction: Reaction, method: GPDimer, direction: np.ndarray, trace: list[TracePoint]
+) -> SearchResult:
+    """Search a first-order saddle with the GP-dimer; see :data:`saddleflow.searches.base.Search`."""
+    mode = direction.ravel() / np.linalg.norm(direction)
+    start = Dimer(reaction.positions.ravel() + method.start.displacement * mode, mode)
+    model = Model(reaction, method)
+    latest = evaluate(start.position.reshape(-1, 3))
+    model.add(latest)
+    if is_converged(latest, method.convergence):
+        trace.append(TracePoint(latest.index, mode.reshape(-1, 3), float("nan")))
+        message = "the start is stationary already"
+        return SearchResult(
+            Outcome.CONVERGED, message, latest.index, mode.reshape(-1, 3), np.nan, tuple(trace)
+        )
+    start = _initial_rotations(evaluate, model, start, latest, method)
+    trace.append(TracePoint(latest.index, start.mode.reshape(-1, 3), start.curvature))
+    resting = start  # where a phase has last converged on its surrogate; early-stopped points don't count
+    for outer in range(method.max_outer_iterations):
+        model.update(from_data_ranges=outer == 0)
+        phase = _new_point(model, resting, latest, method)
+        if phase.converged:
+            resting = phase.dimer
+        dimer = phase.dimer
+        latest = evaluate(dimer.position.reshape(-1, 3), Purpose.SEARCH, model.predict(dimer.position))
+        model.add(latest)
+        trace.append(
+            TracePoint(
+                latest.index,
+                dimer.mode.reshape(-1, 3),
+                dimer.curvature,
+                model.hyperparameters.as_dict(model.descriptor.type_labels),
+                {
+                    "inner_steps": phase.steps,
+                    "surrogate_converged": phase.converged,
+                    "fit_evaluations": model.fit_evaluations,
+                },
+            )
+        )
+        if is_converged(latest, method.convergence):
+            return _converged(dimer, latest, model, trace)
+    raise SearchStopped(
+        Outcome.MAX_STEPS, f"not converged after {method.max_outer_iterations} outer iterations"
+    )
+
+
+def _converged(dimer: Dimer, latest: Evaluation, model: Model, trace: list[TracePoint]) -> SearchResult:
+    mode = dimer.mode.reshape(-1, 3)
+    if dimer.curvature > 0:
+        message = (
+            f"stationary, but the surrogate's curvature is positive ({dimer.curvature:.3f} eV/Angstrom^2)"
+        )
+        return SearchResult(Outcome.LOST_MODE, message, latest.index, mode, dimer.curvature, tuple(trace))
+    hessian = model.process.hessian(dimer.position)
+    return SearchResult(Outcome.CONVERGED, "", latest.index, mode, dimer.curvature, tuple(trace), hessian)
+
+
+def _initial_rotations(
+    evaluate: Evaluate, model: Model, start: Dimer, midpoint: Evaluation, method: GPDimer
+) -> Dimer:
+    """Turn the first dimer on the true surface, the GP proposing each orientation."""
+    separation = method.separation
+
+    def observe(mode: np.ndarray) -> Evaluation:
+        position = start.position + separation * mode
+        prediction = model.predict(position) if model.process else None
+        evaluation = evaluate(position.reshape(-1, 3), Purpose.ROTATION, prediction)
+        model.add(evaluation)
+        return evaluation
+
+    mode = start.mode
+    image = observe(mode)
+    curvature = float((image.gradient - midpoint.gradient) @ mode / separation)
+    for count in range(method.max_initial_rotations):
+        difference = image.gradient - midpoint.gradient
+        curvature = float(difference @ mode / separation)
+        force = np.linalg.norm(rotational_force(difference, mode, separation))
+        if rotation_angle(force, curvature) <= method.initial_rotation_angle:
+            break
+        process = model.update(from_data_ranges=True)
+        turned = rotate(
+            process.gradient,
+            start.position,
+            process.gradient(start.position),
+            start.mode,
+            separation,
+            min(method.rotation_tolerance, method.initial_rotation_angle / 10.0),
+            INITIAL_ROTATIONS_ON_SURROGATE,
+        )
+        if turned.rotations == 0:
+            break
+        previous, mode = mode, turned.mode
+        if count and np.arccos(np.clip(previous @ mode, -1.0, 1.0)) < method.initial_rotation_angle:
+            break
+        image = observe(mode)
+        curvature = float((image.gradient - midpoint.gradient) @ mode / separation)
+    return Dimer(start.position, mode, curvature)
+
+
+def _new_point(model: Model, resting: Dimer, latest: Evaluation, method: GPDimer) -> Phase:
+    """Relaxation phase whose end was not evaluated before."""
+    largest = np.abs(latest.gradient).max()
+    divisor = method.surrogate_threshold_divisor
+    threshold = max(largest / divisor, method.convergence.threshold / divisor)
+    for _ in range(4):
+        phase = _relax(model, resting, threshold, method)
+        if model.nearest(phase.dimer.position) > DUPLICATE_DISTANCE:
+            return phase
+        threshold /= divisor
+    raise SearchStopped(Outcome.STALLED, "the surrogate proposes only points that were evaluated before")
+
+
+def _relax(model: Model, start: Dimer, threshold: float, method: GPDimer) -> Phase:
+    """Relax the dimer on the surrogate until it converges or leaves the region that the data cover."""
+    process, separation = model.process, method.separation
+    translator = Translator(
+        method.max_step, method.convex_step, method.distance_ratio_limit, method.remove_rigid_motion
+    )
+    limit = abs(np.log(method.distance_ratio_limit))
+    position, mode, curvature = start.position, start.mode, start.curvature
+    for step_number in range(method.max_inner_iterations):
+        g0 = process.gradient(position)
+        if np.abs(g0).max() < threshold:
+            if not np.isfinite(curvature):
+                curvature = float((process.gradient(position + separation * mode) - g0) @ mode / separation)
+            return Phase(Dimer(position, mode, curvature), True, step_number)
+        turned: RotationResult = rotate(
+            process.gradient,
+            position,
+            g0,
+            mode,
+            separation,
+            method.rotation_tolerance,
+            method.max_rotations,
+        )
+        mode, curvature = turned.mode, float(turned.curvature)
+        if step_number == method.max_inner_iterations - 1:
+            break
+        new = position + translator.step(position, g0, mode, curvature)
+        if step_number > 0 and model.distance_ratio(new) > limit:
+            return Phase(Dimer(position, mode, curvature), False, step_number)
+        position = new
+    return Phase(Dimer(position, mode, curvature), False, method.max_inner_iterations)

@@ -1,0 +1,160 @@
+"""Maximum a posteriori hyperparameters of the published GP-dimer (arXiv 2505.12519).
+
+Parameters are w = [ln s2, ln l_1, ..., ln l_T].  The priors' scales come from the ranges of all data and are
+refreshed at every fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import LinAlgError
+from scipy.linalg.lapack import dpotri
+from scipy.special import gammaln
+
+from saddleflow.surrogate.gaussian_process import factorised
+from saddleflow.surrogate.kernel import (
+    Hyperparameters,
+    TrainingFeatures,
+    covariance,
+    objective_gradient_terms,
+    squared_distances,
+)
+from saddleflow.surrogate.scaled_conjugate_gradient import ScaledConjugateGradient
+
+NORMAL_QUANTILE = 0.674490
+"""75 % quantile of the normal distribution, in the initial values."""
+
+
+@dataclass(frozen=True)
+class DataScales:
+    """Ranges of the data and what follows from them.
+
+    Parameters
+    ----------
+    energy_range : float
+        Largest minus smallest energy, eV.
+    feature_range : float
+        Largest distance between two observations in feature space, 1/Angstrom.
+    """
+
+    energy_range: float
+    feature_range: float
+
+    @classmethod
+    def of(cls, training: TrainingFeatures, energies: np.ndarray) -> DataScales:
+        """Scales of all observations."""
+        # Both orders of every pair count, hence the 2.
+        largest = float(np.sqrt(2.0 * squared_distances(training.phi, training.phi).max()))
+        return cls(float(energies.max() - energies.min()), largest)
+
+    @property
+    def energy_variance(self) -> float:
+        """Squared scale of the Student-t prior of the signal standard deviation, eV^2."""
+        return max(1.0, (self.energy_range / 3.0) ** 2)
+
+    @property
+    def feature_variance(self) -> float:
+        """Variance of the Gaussian prior of each length scale, 1/Angstrom^2."""
+        return max(1.0, (self.feature_range / 3.0) ** 2)
+
+    def initial(self, kinds: int) -> Hyperparameters:
+        """Start of a fit from the data alone, for `kinds` pair types."""
+        signal = max((NORMAL_QUANTILE * self.energy_range / 3.0) ** 2, 1e-8)
+        length = max(NORMAL_QUANTILE * self.feature_range / 3.0, 1e-4)
+        return Hyperparameters(signal, np.full(kinds, length))
+
+
+def constant_variance(energies: np.ndarray) -> float:
+    """Variance c2 of the constant kernel, max(1 eV^2, mean(E)^2), refreshed at every fit, never optimised."""
+    return max(1.0, float(energies.mean()) ** 2)
+
+
+class Posterior:
+    """Negative log posterior of the log-parameters, with gradient.
+
+    Parameters
+    ----------
+    training : TrainingFeatures
+        Observations that are fitted.
+    energies : ndarray, shape (n,)
+        eV, relative to the first observation.
+    gradients : ndarray, shape (n, D)
+        eV/Angstrom.
+    scales : DataScales
+        Of all data.
+    constant : float
+        c2 in eV^2.
+    noise_variance : float
+        On every diagonal entry.
+    degrees_of_freedom : float
+        Of the Student-t prior.
+    """
+
+    def __init__(
+        self,
+        training: TrainingFeatures,
+        energies: np.ndarray,
+        gradients: np.ndarray,
+        scales: DataScales,
+        constant: float,
+        noise_variance: float,
+        degrees_of_freedom: float,
+    ):
+        self._training = training
+        self._data = np.concatenate([energies, np.ravel(gradients)])
+        self._scales = scales
+        self._constant = constant
+        self._noise = noise_variance
+        self._nu = degrees_of_freedom
+
+    def __call__(self, w: np.ndarray) -> tuple[float, np.ndarray]:
+        """Value and gradient (shape (1 + T,)); infinite where the covariance is not positive definite."""
+        bad = (np.inf, np.full(len(w), np.nan))
+        if not np.isfinite(w).all() or np.abs(w).max() > 50.0:
+            return bad
+        parameters = Hyperparameters(float(np.exp(w[0])), np.exp(w[1:]))
+        matrix, blocks = covariance(self._training, parameters, self._constant)
+        matrix[np.diag_indices_from(matrix)] += self._noise
+        try:
+            factor = factorised(matrix)
+        except LinAlgError:
+            return bad
+        inverse, _ = dpotri(factor, lower=1)
+        # dpotri fills the lower triangle only.
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        alpha = inverse @ self._data
+        value = 0.5 * len(self._data) * np.log(2.0 * np.pi)
+        value += np.log(factor.diagonal()).sum() + 0.5 * self._data @ alpha
+        signal, lengths = objective_gradient_terms(self._training, blocks, inverse - np.outer(alpha, alpha))
+        gradient = 0.5 * np.concatenate([[signal], lengths])
+        prior, prior_gradient = self._log_prior(w)
+        return float(value - prior), gradient - prior_gradient
+
+    def _log_prior(self, w: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log prior of the log-parameters, Jacobians included, and its gradient."""
+        s2, lengths = np.exp(w[0]), np.exp(w[1:])
+        nu, se2, sx2 = self._nu, self._scales.energy_variance, self._scales.feature_variance
+        value = gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi * se2)
+        value += -(nu + 1) / 2 * np.log1p(s2 / (nu * se2)) - np.log(2.0 * np.sqrt(s2)) + w[0]
+        value += float((-0.5 * np.log(2.0 * np.pi * sx2) - lengths**2 / (2.0 * sx2) + w[1:]).sum())
+        gradient = np.concatenate([[0.5 - (nu + 1) * s2 / (2.0 * (nu * se2 + s2))], 1.0 - lengths**2 / sx2])
+        return float(value), gradient
+
+
+def fit(
+    posterior: Posterior, start: Hyperparameters, minimiser: ScaledConjugateGradient
+) -> tuple[Hyperparameters, int]:
+    """Maximise the posterior from `start`; a failed fit keeps its last parameters.
+
+    Returns
+    -------
+    hyperparameters : Hyperparameters
+        The optimum.
+    evaluations : int
+        Objective calls.
+    """
+    w = np.concatenate([[np.log(start.signal_variance)], np.log(start.length_scales)])
+    w, _, evaluations = minimiser.minimise(posterior, w)
+    return Hyperparameters(float(np.exp(w[0])), np.exp(w[1:])), evaluations
