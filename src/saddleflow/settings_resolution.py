@@ -139,7 +139,13 @@ def problems_of(error: ValidationError, model: type[BaseModel], above: KeyPath =
     above : tuple of str
         Key path of that value inside the settings.
     """
-    return [Problem((*above, *e["loc"]), _in_words(e, model)) for e in error.errors(include_url=False)]
+    found = []
+    for e in error.errors(include_url=False):
+        path = e["loc"]
+        if e["type"] == "invalid_key":  # a number as a key is no position in a list
+            path = (*path[:-1], str(path[-1]))
+        found.append(Problem((*above, *path), _in_words(e, model)))
+    return found
 
 
 def _inherit(settings: Settings, block: Mapping[str, Any]) -> dict[str, Any]:
