@@ -57,9 +57,9 @@ class XTB:
         Raises
         ------
         InputError
-            For an element or method that xTB has no parameters for.
+            For an element without parameters, or an impossible charge and multiplicity.
         GeometryError
-            For positions that are not finite.
+            For positions that are not finite, and coinciding atoms.
         ScfError
             When the SCF does not converge at any electronic temperature tried.
         """
@@ -105,6 +105,8 @@ class XTB:
                     self.method, self.numbers, points[0] / Bohr, float(self.charge), self.multiplicity - 1
                 )
             except (TBLiteRuntimeError, TBLiteValueError, RuntimeError) as error:
+                if "Too close" in str(error):
+                    raise GeometryError(f"{self.method}: {_line(error)}") from error
                 raise InputError(f"{self.method} can't describe this molecule: {_line(error)}") from error
             for key, value in (
                 ("verbosity", 0),
@@ -125,6 +127,8 @@ class XTB:
                 )
             except (TBLiteRuntimeError, RuntimeError) as error:
                 reason = _line(error)
+                if "not compatible" in reason:
+                    raise InputError(f"{self.method} can't describe this molecule: {reason}") from error
         raise ScfError(
             f"{self.method}: no SCF convergence, also not at an electronic temperature of "
             f"{ATTEMPTS[-1][0]:g} K ({reason})"
