@@ -1,4 +1,4 @@
-"""The folder ``results/inputs``: what the jobs read; its modification times tell Snakemake what to run again."""
+"""The folder ``results/inputs``: what the jobs read; its file times tell Snakemake what to run again."""
 
 from __future__ import annotations
 
@@ -137,6 +137,22 @@ def _write_json(
     _write(path, json.dumps(document, indent=1) + "\n", keep_time=same)
 
 
+def planned(results: str | Path) -> tuple[list[str], list[str]]:
+    """Names of the reactions and methods of the last run, in its order.
+
+    Without ``plan.json``, all inputs that there are, sorted; empty where there are none.
+    """
+    inputs = Path(results) / "inputs"
+    try:
+        plan = json.loads((inputs / "plan.json").read_text(encoding="utf-8"))
+        return [str(name) for name in plan["reactions"]], [str(name) for name in plan["methods"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        reactions, methods = (
+            sorted(path.stem for path in (inputs / kind).glob("*.json")) for kind in ("reactions", "methods")
+        )
+        return reactions, methods
+
+
 def plan_from_inputs(settings: Settings) -> RunPlan:
     """Names that an earlier :func:`write_inputs` settled; nothing is checked and no structure is read.
 
@@ -145,9 +161,8 @@ def plan_from_inputs(settings: Settings) -> RunPlan:
     InputError
         When the inputs are not there.
     """
-    path = Path(settings.results) / "inputs" / "plan.json"
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-        return _run_plan({"reactions": names["reactions"], "methods": names["methods"]}, settings)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: missing or damaged; start snakemake again, it writes this file") from None
+    reactions, methods = planned(settings.results)
+    if not reactions or not methods:
+        folder = Path(settings.results) / "inputs"
+        raise InputError(f"{folder}: missing or damaged; start snakemake again, it writes this folder")
+    return _run_plan({"reactions": reactions, "methods": methods}, settings)
