@@ -51,7 +51,7 @@ def start_direction(reaction: Reaction, start: Start) -> np.ndarray:
         return _unit(difference, reaction, "product minus reactant without rigid motion")
     if start.direction == "random":
         # The name is mixed in, so that one seed does not give all molecules of a set the same numbers.
-        entropy = (start.seed % 2**64, zlib.crc32(reaction.name.encode()))
+        entropy = (start.seed, zlib.crc32(reaction.name.encode()))
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
         direction = generator.standard_normal(reaction.positions.shape)
         return _unit(_internal(direction, reaction.positions), reaction, "the random direction")
