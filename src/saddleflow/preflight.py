@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,6 +240,27 @@ def _results_problems(settings: Settings) -> list[Problem]:
         except OSError as error:
             return [Problem(path, f"{problem} ({error.strerror})")]
     return []
+
+
+def describe(plan: Plan, settings: Settings) -> str:
+    """What will run, for a person, in a few lines."""
+    from ase.data import atomic_numbers
+
+    sizes = sorted(len(reaction.symbols) for reaction in plan.reactions)
+    symbols = {symbol for reaction in plan.reactions for symbol in reaction.symbols}
+    elements = sorted(symbols, key=lambda symbol: atomic_numbers[symbol])
+    states = Counter((reaction.charge, reaction.multiplicity) for reaction in plan.reactions)
+    kinds = ", ".join(f"{n} with charge {q} and multiplicity {m}" for (q, m), n in sorted(states.items()))
+    lines = [
+        f"reactions  {len(plan.reactions)} from {settings.reactions}: {sizes[0]} to {sizes[-1]} atoms of "
+        f"{' '.join(elements)}; {kinds}",
+        f"methods    {', '.join(plan.methods)}",
+        f"engine     {settings.engine.level}",
+        f"verify     {settings.verification.level}",
+        f"results    {settings.results}",
+        f"All is well: {len(plan.reactions) * len(plan.methods)} searches.",
+    ]
+    return "\n".join(lines)
 
 
 def prepare_run(

@@ -80,7 +80,7 @@ def summary_line(searches: Sequence[SearchStatus]) -> str:
         f"{count[State.WAITING] + count[State.OUTDATED]} waiting",
     ]
     parts += [f"{count[s]} {s}" for s in (State.STALLED, State.UNREADABLE) if count[s]]
-    verified = Counter(s.verification for s in searches if s.verification)
+    verified = Counter(s.verification for s in searches if s.verification in ("passed", "failed", "not_run"))
     if verified:
         parts.append("verification " + " ".join(f"{n} {what}" for what, n in sorted(verified.items())))
     if (estimate := seconds_left(searches)) is not None:

@@ -23,6 +23,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 """Names of reactions and methods: they become parts of file names."""
 
 
+RESERVED = re.compile(r"\.(verification|state|lock|old)")
+"""What a method name may not contain: these are the endings of files beside its journal."""
+
+
 def algorithms() -> dict[str, type[Method]]:
     """Name of each built-in algorithm and its settings model, in the order of the union."""
     union = typing.get_args(AnyMethod)[0]
@@ -195,6 +199,11 @@ def method_problems(settings: Settings) -> tuple[dict[str, Method], list[Problem
         if not NAME.fullmatch(name):
             problems.append(
                 Problem(("method_settings", name), "a method name is made of letters, digits and ._+- only")
+            )
+            continue
+        if taken := RESERVED.search(name):
+            problems.append(
+                Problem(("method_settings", name), f"a method name may not contain {taken.group()}")
             )
             continue
         method, found = _resolve_block(settings, name)

@@ -60,7 +60,7 @@ class SearchStatus:
     outcome : str
         How the search ended; ``""`` while it has not.
     verification : str
-        ``passed``, ``failed``, ``not_run`` or ``""``.
+        ``passed``, ``failed``, ``not_run``, calls so far, or ``""``.
     age_seconds : float or None
         Since the journal's last line.
     wall_seconds : float or None
@@ -146,6 +146,10 @@ def _verified(path: Path, stamp: int) -> str:
     return str(read_verification(path).status)
 
 
+def _verifying(journal: Path) -> str:
+    return f"{len(read_journal(journal)[1])} calls" if journal.exists() else ""
+
+
 def _stamp(path: Path) -> int | None:
     try:
         return path.stat().st_mtime_ns
@@ -207,7 +211,10 @@ def search_status(results: Path, reaction: str, method: str, now: float | None =
         if stamp is not None and not outdated:
             verification = results / "verifications" / reaction / f"{method}.h5"
             verified = _stamp(verification)
-            found = "" if verified is None else _verified(verification, verified)
+            if verified is None:
+                found = _verifying(journal.with_name(f"{method}.verification.jsonl"))
+            else:
+                found = _verified(verification, verified)
             return replace(_ended(run_file, stamp), verification=found)
         if journal.exists():
             return _under_way(results, reaction, method, journal, now)
