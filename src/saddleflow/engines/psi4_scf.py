@@ -1,0 +1,195 @@
+"""Self-consistent field with Psi4's integrals: many starts on one set of integrals, the lowest state wins.
+
+Runs inside Psi4's own interpreter (see psi4_worker.py), so it imports nothing but the standard library,
+numpy and what it is handed.  Atomic units.  Psi4 builds Fock matrices; the iterations are done here, so
+that nothing is carried from one geometry to the next except what the caller passes in.
+"""
+
+# ruff: noqa: B905 - the interpreter may be older than zip(strict=)
+from __future__ import annotations
+
+import numpy as np
+
+LOOSE = (1e-6, 1e-5)
+"""Energy and orbital-gradient thresholds (Hartree) of the starts that compete."""
+TIGHT = (1e-8, 1e-8)
+"""Thresholds of the accepted state."""
+SAME_STATE = 2e-5
+"""Two starts whose energies differ by less (Hartree, 0.5 meV) have found the same state."""
+
+
+class Field:
+    """Fock matrices of one geometry.
+
+    Parameters
+    ----------
+    wavefunction : psi4.core.RHF or psi4.core.UHF
+        Initialised: integrals and first guess are there.
+    restricted : bool
+        One set of orbitals for both spins.
+    """
+
+    def __init__(self, wavefunction, restricted):
+        self.wavefunction = wavefunction
+        self.restricted = restricted
+        self.electrons = (wavefunction.nalpha(), wavefunction.nbeta())
+        self.overlap = np.array(wavefunction.S())
+        self.core_hamiltonian = np.array(wavefunction.H())
+        values, vectors = np.linalg.eigh(self.overlap)
+        # Psi4 itself decided how many functions are linearly independent; keep as many.
+        kept = len(values) - np.asarray(wavefunction.Ca()).shape[1]
+        self.orthogonaliser = vectors[:, kept:] / np.sqrt(values[kept:])
+        self.root = (vectors[:, kept:] * np.sqrt(values[kept:])) @ vectors[:, kept:].T
+        self.inverse_root = self.orthogonaliser @ vectors[:, kept:].T
+        self.builds = 0
+
+    @property
+    def spins(self):
+        """Number of electrons of each independent set of orbitals."""
+        return self.electrons[:1] if self.restricted else self.electrons
+
+    def fock(self, occupied):
+        """Energy and Fock matrices (one a spin set) of the determinant with these occupied orbitals."""
+        wavefunction = self.wavefunction
+        for matrix, orbitals in zip((wavefunction.Ca(), wavefunction.Cb()), occupied):
+            np.asarray(matrix)[:, : orbitals.shape[1]] = orbitals
+        wavefunction.form_D()
+        wavefunction.form_G()
+        wavefunction.form_F()
+        energy = wavefunction.compute_E()
+        self.builds += 1
+        matrices = (wavefunction.Fa(), wavefunction.Fb())[: len(self.spins)]
+        return energy, [np.array(matrix) for matrix in matrices]
+
+    def orbitals(self, fock):
+        """Orbital energies and coefficients of each Fock matrix."""
+        answer = []
+        for matrix in fock:
+            values, vectors = np.linalg.eigh(self.orthogonaliser.T @ matrix @ self.orthogonaliser)
+            answer.append((values, self.orthogonaliser @ vectors))
+        return answer
+
+    def occupied(self, orbitals):
+        """Lowest orbitals of each spin."""
+        return [coefficients[:, :n] for (_, coefficients), n in zip(orbitals, self.spins)]
+
+    def gradient(self, fock, occupied):
+        """Orbital gradients F D S - S D F in the orthogonal basis."""
+        answer = []
+        for matrix, orbitals in zip(fock, occupied):
+            half = matrix @ (orbitals @ (orbitals.T @ self.overlap))
+            answer.append(self.orthogonaliser.T @ (half - half.T) @ self.orthogonaliser)
+        return answer
+
+    def spin_square(self, occupied):
+        """Expectation value of S^2 of a determinant (Szabo and Ostlund, eq. 2.271)."""
+        n_alpha, n_beta = self.electrons
+        z = 0.5 * (n_alpha - n_beta)
+        if self.restricted:
+            return z * (z + 1.0)
+        cross = occupied[0].T @ self.overlap @ occupied[1]
+        return z * (z + 1.0) + n_beta - float((cross**2).sum())
+
+    def to_orthogonal(self, occupied):
+        """Occupied orbitals in the symmetrically orthogonalised basis, S^1/2 C: what a next geometry needs."""
+        return [self.root @ orbitals for orbitals in occupied]
+
+    def from_orthogonal(self, orthogonal):
+        """Occupied orbitals here from those of another geometry, C = S^-1/2 (S'^1/2 C')."""
+        return [self.inverse_root @ orbitals for orbitals in orthogonal]
+
+
+class Solution:
+    """Where the iterations of one start ended."""
+
+    def __init__(self, energy, orbitals, occupied, fock, iterations, converged):
+        self.energy = energy
+        self.orbitals = orbitals
+        self.occupied = occupied
+        self.fock = fock
+        self.iterations = iterations
+        self.converged = converged
+
+
+class Diis:
+    """Direct inversion in the iterative subspace (Pulay 1982, commutator form)."""
+
+    def __init__(self, size=8):
+        self.size = size
+        self.focks, self.errors = [], []
+
+    def extrapolate(self, fock, error):
+        """Best combination of the Fock matrices so far."""
+        self.focks.append(fock)
+        self.errors.append(np.concatenate([part.ravel() for part in error]))
+        if len(self.focks) > self.size:
+            # The worst goes, not the oldest: keeps the subspace useful after a bad first iteration.
+            worst = int(np.argmax([vector @ vector for vector in self.errors[:-1]]))
+            del self.focks[worst], self.errors[worst]
+        n = len(self.focks)
+        if n < 2:
+            return fock
+        stacked = np.array(self.errors)
+        matrix = np.zeros((n + 1, n + 1))
+        matrix[:n, :n] = stacked @ stacked.T
+        scale = 1.0 / np.sqrt(np.maximum(np.diag(matrix)[:n], 1e-300))
+        matrix[:n, :n] *= scale[:, None] * scale[None, :]
+        matrix[:n, n] = matrix[n, :n] = scale
+        right = np.zeros(n + 1)
+        right[n] = 1.0
+        weights = np.linalg.lstsq(matrix, right, rcond=1e-14)[0][:n] * scale
+        return [sum(w * old[spin] for w, old in zip(weights, self.focks)) for spin in range(len(fock))]
+
+
+def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0):
+    """Iterate from a set of occupied orbitals.
+
+    Parameters
+    ----------
+    field : Field
+        Fock builder.
+    occupied : list of ndarray
+        Occupied orbitals of each spin.
+    thresholds : (float, float)
+        Energy change and root mean square orbital gradient, Hartree.
+    limit : int
+        Iterations at most.
+    damping, damped : float, int
+        Share of the previous Fock matrix kept, without extrapolation, in the first `damped` iterations.
+    shift : float
+        Level shift of the empty orbitals in Hartree.
+
+    Returns
+    -------
+    Solution
+    """
+    diis = Diis()
+    energy_before, fock_before = np.inf, None
+    for iteration in range(1, limit + 1):
+        energy, fock = field.fock(occupied)
+        error = field.gradient(fock, occupied)
+        size = float(np.sqrt(np.mean([np.mean(part**2) for part in error])))
+        if not np.isfinite(energy):
+            break
+        if abs(energy - energy_before) < thresholds[0] and size < thresholds[1]:
+            # One more diagonalisation makes the orbitals canonical; the energy's error is of second order.
+            orbitals = field.orbitals(fock)
+            return Solution(energy, orbitals, field.occupied(orbitals), fock, iteration, True)
+        if iteration <= damped:
+            mixed = fock if fock_before is None else _mean(fock, fock_before, damping)
+            fock_before = mixed
+        else:
+            mixed = diis.extrapolate(fock, error)
+        if shift:
+            mixed = [
+                matrix + shift * (field.overlap - half @ half.T)
+                for matrix, half in zip(mixed, [field.overlap @ orbitals for orbitals in occupied])
+            ]
+        energy_before = energy
+        orbitals = field.orbitals(mixed)
+        occupied = field.occupied(orbitals)
+    return Solution(energy, orbitals, occupied, fock, limit, False)
+
+
+def _mean(new, old, share):
+    return [(1.0 - share) * a + share * b for a, b in zip(new, old)]

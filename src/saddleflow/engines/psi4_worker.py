@@ -1,0 +1,283 @@
+"""Psi4 as a server on its standard input and output; run by Psi4's own interpreter, imports no saddleflow.
+
+One JSON object a line in, one a line out.  Every call carries all it depends on (geometry, previous
+orbitals), so a new process gives the same numbers as an old one.  Atomic units.
+
+    python psi4_worker.py '{"module_directory": "", "memory_mb": 1000, "threads": 1, "parent": 4711}'
+"""
+
+# ruff: noqa: B905 - the interpreter may be older than zip(strict=)
+from __future__ import annotations
+
+import base64
+import ctypes
+import importlib.util
+import io
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+
+PR_SET_PDEATHSIG = 1
+FAILURES = {
+    "SCFConvergenceError": "scf",
+    "ValidationError": "geometry",
+    "BasisSetNotFound": "input",
+}
+
+
+class CallError(Exception):
+    """A failure with a known kind: ``scf``, ``geometry`` or ``input``."""
+
+    def __init__(self, kind, message):
+        super().__init__(message)
+        self.kind = kind
+
+
+def die_with_parent(parent):
+    """Be killed when the parent dies (Linux); end of input does it elsewhere."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
+
+
+def limit_memory(memory_mb):
+    """Let a runaway allocation fail here instead of taking the machine down."""
+    # Psi4 keeps to memory_mb for its tensors; libraries, threads' stacks and buffers come on top.
+    limit = 2 * memory_mb * 10**6 + 4 * 10**9
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def private_pipes():
+    """Keep the protocol's two ends for ourselves; what Psi4 prints goes to standard error."""
+    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+class Server:
+    """The calls of the protocol."""
+
+    def __init__(self, settings):
+        # Beside this script lies a module named psi4 as well: never import from its folder.
+        here = os.path.dirname(os.path.abspath(__file__))
+        sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.getcwd()) != here]
+        if settings["module_directory"]:
+            sys.path.insert(0, settings["module_directory"])
+        import numpy
+        import psi4
+        from psi4.driver.procrouting import proc
+
+        self.numpy, self.psi4, self.core, self.proc = numpy, psi4, psi4.core, proc
+        spec = importlib.util.spec_from_file_location("psi4_scf", os.path.join(here, "psi4_scf.py"))
+        self.scf = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.scf)
+        self.core.be_quiet()
+        self.core.set_num_threads(settings["threads"])
+        self.core.set_memory_bytes(settings["memory_mb"] * 10**6, True)
+        energy, gradient = self.scf.TIGHT
+        self.settings = {
+            "scf_type": "pk",
+            "ints_tolerance": 1e-10,
+            "e_convergence": energy,
+            "d_convergence": gradient,
+        }
+        for name, value in self.settings.items():
+            self.core.set_global_option(name.upper(), value)
+
+    def call_probe(self, request):
+        """Versions, and proof that arrays survive the way through Psi4 (they don't under a foreign NumPy)."""
+        there = self.numpy.arange(12.0).reshape(3, 4)
+        back = self.numpy.array(self.core.Matrix.from_array(there))
+        if back.shape != there.shape or not (back == there).all():
+            raise CallError("input", "psi4 garbles arrays: it was built for another NumPy than it runs with")
+        return {
+            "psi4": self.psi4.__version__,
+            "python": sys.version.split()[0],
+            "numpy": self.numpy.__version__,
+            "settings": self.settings,
+        }
+
+    def call_check(self, request):
+        """Whether the method is known and the basis covers the elements: list of problems."""
+        problems = []
+        for symbol in request["symbols"]:
+            try:
+                molecule = self.core.Molecule.from_arrays(geom=[0.0, 0.0, 0.0], elem=[symbol], units="Bohr")
+            except Exception as error:
+                problems.append(f"program: psi4 does not take the element {symbol}: {first_line(error)}")
+                continue
+            molecule.update_geometry()
+            try:
+                self.core.BasisSet.build(molecule, "ORBITAL", request["basis"], quiet=True)
+            except Exception as error:
+                problems.append(
+                    f"basis: psi4 has no {request['basis']!r} for {symbol} ({type(error).__name__})"
+                )
+        try:
+            self.proc.dft.build_superfunctional(scf_name(request["method"]), True)
+        except Exception as error:
+            problems.append(f"method: psi4 knows no {request['method']!r} ({first_line(error)})")
+        return {"problems": problems}
+
+    def wavefunction(self, request, guess):
+        """Molecule, basis and integrals; `guess` CORE is the cheap one when orbitals are at hand."""
+        numpy, core = self.numpy, self.core
+        molecule = core.Molecule.from_arrays(
+            geom=numpy.array(request["positions"], float).ravel(),
+            elem=list(request["symbols"]),
+            units="Bohr",
+            fix_com=True,
+            fix_orientation=True,
+            fix_symmetry="c1",
+            molecular_charge=request["charge"],
+            molecular_multiplicity=request["multiplicity"],
+        )
+        molecule.update_geometry()
+        name = scf_name(request["method"])
+        restricted = request["multiplicity"] == 1
+        reference = ("R" if restricted else "U") + ("HF" if name == "scf" else "KS")
+        core.set_global_option("BASIS", request["basis"])
+        core.set_global_option("REFERENCE", reference)
+        core.set_global_option("GUESS", guess)
+        base = core.Wavefunction.build(molecule, request["basis"])
+        wavefunction = self.proc.scf_wavefunction_factory(name, base, reference)
+        if hasattr(wavefunction, "_disp_functor"):
+            wavefunction.set_variable("-D Energy", wavefunction._disp_functor.compute_energy(molecule))
+        wavefunction.initialize()
+        return wavefunction, restricted
+
+    def solve(self, request):
+        """Converged SCF at the geometry of the request."""
+        state = request.get("state")
+        wavefunction, restricted = self.wavefunction(request, "CORE" if state else "SAD")
+        sad_fock = None if state else self.sad_fock(wavefunction)
+        field = self.scf.Field(wavefunction, restricted)
+        if state:
+            occupied = field.from_orthogonal(unpack(self.numpy, state))
+        else:
+            occupied = field.occupied(field.orbitals(sad_fock[: len(field.spins)]))
+        solution = self.scf.iterate(field, occupied, self.scf.TIGHT, 150)
+        if not solution.converged:
+            raise CallError("scf", "not converged")
+        wavefunction.set_energies("Total Energy", solution.energy)
+        return wavefunction, field, solution, {}
+
+    def sad_fock(self, wavefunction):
+        """Fock matrices of the superposition of atomic densities, as Psi4 makes them."""
+        wavefunction.form_G()
+        wavefunction.form_initial_F()
+        fock = [self.numpy.array(matrix) for matrix in (wavefunction.Fa(), wavefunction.Fb())]
+        # Psi4 stores the atomic densities as too many orbitals; only this restores the electron count.
+        wavefunction.form_initial_C()
+        wavefunction.reset_occupation()
+        wavefunction.find_occupation()
+        return fock
+
+    def accept(self, wavefunction, solution):
+        """Hand the converged orbitals to Psi4 for the derivatives."""
+        numpy = self.numpy
+        spins = ((wavefunction.Ca(), wavefunction.epsilon_a()), (wavefunction.Cb(), wavefunction.epsilon_b()))
+        for (matrix, vector), (values, coefficients) in zip(spins, solution.orbitals):
+            numpy.asarray(matrix)[:] = coefficients
+            numpy.asarray(vector)[:] = values
+        wavefunction.form_D()
+        wavefunction.set_energies("Total Energy", solution.energy)
+        wavefunction.finalize()
+
+    def call_evaluate(self, request):
+        """Energy and gradient."""
+        wavefunction, field, solution, notes = self.solve(request)
+        state = pack(self.numpy, field.to_orthogonal(solution.occupied))
+        self.accept(wavefunction, solution)
+        gradient = self.proc.run_scf_gradient("scf", ref_wfn=wavefunction).gradient()
+        return {
+            "energy": solution.energy,
+            "gradient": self.numpy.array(gradient).ravel().tolist(),
+            "iterations": field.builds,
+            "spin_square": field.spin_square(solution.occupied),
+            "state": state,
+            "notes": notes,
+        }
+
+    def call_hessian(self, request):
+        """Analytic Hessian, or null where this Psi4 has none for the reference."""
+        wavefunction, _, solution, _ = self.solve(request)
+        self.accept(wavefunction, solution)
+        try:
+            done = self.proc.run_scf_hessian("scf", ref_wfn=wavefunction)
+        except self.psi4.ValidationError:
+            return {"hessian": None}
+        return {"hessian": self.numpy.array(done.hessian()).ravel().tolist()}
+
+    def answer(self, request):
+        """Result or error of one call, and Psi4's scratch cleaned whatever happened."""
+        try:
+            return {"result": getattr(self, "call_" + request["call"])(request)}
+        except CallError as error:
+            return {"error": error.kind, "message": str(error)}
+        except Exception as error:
+            kind = FAILURES.get(type(error).__name__, "crash")
+            return {"error": kind, "message": first_line(error), "traceback": traceback.format_exc()}
+        finally:
+            self.core.clean()
+            self.core.clean_variables()
+
+
+def scf_name(method):
+    """Psi4's name of the level: Hartree-Fock is the functional ``scf``."""
+    return "scf" if method.lower() in ("hf", "rhf", "uhf", "scf") else method.lower()
+
+
+def first_line(error):
+    """Type and first telling line of an exception."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}"[:300]
+
+
+def pack(numpy, arrays):
+    """Arrays as base64 of an uncompressed npz: exact, small, no pickle."""
+    buffer = io.BytesIO()
+    numpy.savez(buffer, *arrays)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def unpack(numpy, text):
+    """Inverse of :func:`pack`."""
+    with numpy.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as archive:
+        return [archive[name] for name in archive.files]
+
+
+def main():
+    """Serve until the input ends."""
+    settings = json.loads(sys.argv[1])
+    die_with_parent(settings["parent"])
+    limit_memory(settings["memory_mb"])
+    requests, answers = private_pipes()
+    try:
+        server = Server(settings)
+    except Exception as error:
+        server = None
+        greeting = {"error": "input", "message": first_line(error)}
+    else:
+        greeting = server.answer({"call": "probe"})
+    answers.write(json.dumps(greeting) + "\n")
+    answers.flush()
+    if server is not None:
+        for line in requests:
+            answers.write(json.dumps(server.answer(json.loads(line))) + "\n")
+            answers.flush()
+    # Psi4 aborts in its destructors after a failed SCF; there is nothing left to tidy up.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
