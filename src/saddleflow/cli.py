@@ -20,6 +20,15 @@ DEFAULT_CONFIG = "config/config.yaml"
 INTERRUPTED = 130
 
 
+def _results(path: Path) -> Path:
+    """Return the results folder: the path itself, or what the configuration file at it says."""
+    if not path.is_file():
+        return path
+    from saddleflow.preflight import load_settings
+
+    return Path(load_settings(path).results)
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from saddleflow.preflight import check, describe, read_configuration
 
@@ -101,10 +110,11 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _summarise(arguments: argparse.Namespace) -> int:
     from saddleflow.analysis.table import summarise, write_summary
 
-    frame = summarise(arguments.results)
+    results = _results(arguments.results)
+    frame = summarise(results)
     if frame.empty:
-        raise InputError(f"{arguments.results}: no run was started here; name the results folder of a run")
-    for path in write_summary(frame, arguments.results):
+        raise InputError(f"{results}: no run was started here; name the results folder of a run")
+    for path in write_summary(frame, results):
         print(path)
     return 0
 
@@ -112,7 +122,7 @@ def _summarise(arguments: argparse.Namespace) -> int:
 def _figures(arguments: argparse.Namespace) -> int:
     from saddleflow.analysis.figures import draw_figures
 
-    results = arguments.results
+    results = _results(arguments.results)
     for path in draw_figures(results / "summary.csv", results, arguments.to or results / "figures"):
         print(path)
     return 0
@@ -121,15 +131,16 @@ def _figures(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from saddleflow import progress
 
+    results = _results(arguments.results)
     if arguments.watch:
-        progress.watch(arguments.results, arguments.interval, everything=arguments.all)
+        progress.watch(results, arguments.interval, everything=arguments.all)
     else:
-        print(progress.status(arguments.results, everything=arguments.all))
+        print(progress.status(results, everything=arguments.all))
     return 0
 
 
 def _where(arguments: argparse.Namespace) -> int:
-    results = arguments.results
+    results = _results(arguments.results)
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; name the results folder of a run")
     for what, pattern in (
@@ -213,7 +224,13 @@ def parser() -> argparse.ArgumentParser:
 
     def results(add: Callable[..., argparse.Action], optional: bool = False) -> None:
         kind = {"nargs": "?", "default": Path("results")} if optional else {}
-        add("results", metavar="RESULTS", type=Path, help="results folder of a run", **kind)
+        add(
+            "results",
+            metavar="RESULTS",
+            type=Path,
+            help="results folder, or the configuration file that names it",
+            **kind,
+        )
 
     _, add = command(
         "check", _check, "check reactions, settings and engine of a configuration, without running"

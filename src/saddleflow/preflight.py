@@ -169,7 +169,15 @@ def _engine_problems(settings: Settings, symbols: set[str]) -> list[Problem]:
         messages = check_engine(settings.engine, symbols)
     except SaddleflowError as error:
         messages = str(error).splitlines()
-    return [Problem((), message) for message in messages]
+    found = []
+    for message in messages:
+        key, colon, rest = message.partition(": ")
+        named = (
+            bool(colon) and key.startswith("engine.") and key.removeprefix("engine.") in Engine.model_fields
+        )
+        # Where no key is named, the whole section is meant.
+        found.append(Problem(tuple(key.split(".")), rest) if named else Problem(("engine",), message))
+    return found
 
 
 def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:
