@@ -6,7 +6,9 @@ import numpy as np
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 
-def rigid_motion_basis(positions: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def rigid_motion_basis(
+    positions: np.ndarray, weights: np.ndarray | None = None, linear_tolerance: float = 1e-3
+) -> np.ndarray:
     """Orthonormal basis of infinitesimal translations and rotations.
 
     Parameters
@@ -15,6 +17,8 @@ def rigid_motion_basis(positions: np.ndarray, weights: np.ndarray | None = None)
         Angstrom.
     weights : ndarray, shape (N,), optional
         Square roots of the masses for mass-weighted coordinates; ones for Cartesian ones.
+    linear_tolerance : float
+        A rotation whose root moment of inertia is smaller than this times the largest one is no rotation.
 
     Returns
     -------
@@ -35,7 +39,7 @@ def rigid_motion_basis(positions: np.ndarray, weights: np.ndarray | None = None)
     # threshold (relative to the largest rotation) is what "linear" means here.
     rotations = vectors[:, 3:]
     u, s, _ = np.linalg.svd(rotations, full_matrices=False)
-    keep = s > 1e-3 * max(s.max(initial=0.0), 1e-12)
+    keep = s > linear_tolerance * max(s.max(initial=0.0), 1e-12)
     if s.max(initial=0.0) < 1e-8:
         keep[:] = False
     return np.hstack([vectors[:, :3], u[:, keep]])
