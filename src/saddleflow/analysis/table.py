@@ -21,7 +21,7 @@ from saddleflow.reactions import Reaction
 from saddleflow.run_file import RunFile, force_measure, read_run_file
 from saddleflow.run_inputs import planned
 from saddleflow.settings import Convergence, Engine
-from saddleflow.verification import read_verification
+from saddleflow.verification_file import read_verification
 
 CONTRACT_COLUMNS = {
     "reaction": "string",
@@ -259,16 +259,13 @@ def _verification_cells(results: Path, reaction: str, method: str) -> dict:
         verification = read_verification(path)
     except (RunFileError, OSError) as error:
         return {"verification_reason": f"unreadable: {' '.join(str(error).split())}"}
-    frequencies = [
-        f for f in (verification.frequencies_cm1 if verification.frequencies_cm1 is not None else [])
-    ]
     return {
         "verification": str(verification.status),
         "verification_reason": verification.reason,
         "verification_level": verification.level,
         "calls_verification": verification.calls,
         "imaginary_modes": verification.imaginary_modes,
-        "imaginary_frequency_cm1": min((f for f in frequencies if f < 0), default=None),
+        "imaginary_frequency_cm1": verification.imaginary_frequency_cm1,
         "bonds": verification.bonds,
     }
 

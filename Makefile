@@ -1,0 +1,41 @@
+# make env    everything that is needed: .venv with all packages, and Psi4
+# make demo   set-up, then the starter reactions with config/config.yaml
+# make test   set-up, then the whole test suite
+# make lint   format and static checks
+# make clean  caches and .venv; never results
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+CORES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
+
+.PHONY: env demo test lint clean
+.DEFAULT_GOAL := env
+
+env:
+	@tools/environment.sh run
+	@echo "saddleflow: ready; for daily use: export PATH=\"$(CURDIR)/.venv/bin:\$$PATH\""
+
+demo:
+	@tools/environment.sh run
+	snakemake --cores $(CORES)
+	python -c "from saddleflow.settings_sources import read_settings_file as read; from pathlib import Path; \
+	results = read(Path('config/config.yaml')).data.get('results', 'results'); \
+	print(f'Table:     {results}/summary.csv (and summary.parquet)'); \
+	print(f'Figures:   {results}/figures/'); \
+	print(f'Run files: {results}/searches/NAME/METHOD.h5')"
+
+test:
+	@tools/environment.sh test
+	@python -m pytest
+
+lint:
+	@tools/environment.sh run
+	@python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	find src tests workflow -name __pycache__ -type d -prune -exec rm -rf {} +
