@@ -112,7 +112,7 @@ class Model:
         return min(float(np.linalg.norm(position - x)) for x in self.positions)
 
     def distance_ratio(self, position: np.ndarray) -> float:
-        """Smallest over observations of the largest |ln(r/r_observed)| over pairs (published trust measure)."""
+        """Published trust measure: least over observations of the largest |ln(r / r_observed)|."""
         logarithms = np.abs(np.log(self.descriptor.features(position)) - np.log(self.training.phi))
         return float(logarithms.max(axis=1).min())
 

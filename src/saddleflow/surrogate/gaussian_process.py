@@ -74,7 +74,8 @@ class GaussianProcess:
         self.descriptor: InverseDistances = training.descriptor
         self.hyperparameters = hyperparameters
         self.constant = constant
-        self._training = training
+        # Snapshots: observations that are added later belong to the next process.
+        self._phi, self._jacobians = training.phi, training.jacobians
         n = len(training)
         matrix, _ = covariance(training, hyperparameters, constant)
         matrix[np.diag_indices_from(matrix)] += noise_variance
@@ -89,7 +90,7 @@ class GaussianProcess:
 
     def _feature_terms(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Differences d (n, P), kse (n,), kse (a + s) (n,), and weighted differences (n, P)."""
-        d = self.descriptor.features(positions) - self._training.phi
+        d = self.descriptor.features(positions) - self._phi
         weighted = d * self._weights
         kse = self.hyperparameters.signal_variance * np.exp(-0.5 * np.einsum("ip,ip->i", d, weighted))
         s = np.einsum("ip,ip->i", weighted, self._directions)
@@ -121,17 +122,17 @@ class GaussianProcess:
 
     def standard_deviations(self, positions: np.ndarray) -> tuple[float, float]:
         """Standard deviation of the energy (eV) and root mean square one of the gradient (eV/Angstrom)."""
-        training, descriptor = self._training, self.descriptor
-        n, size = len(training), training.jacobians.shape[2]
+        descriptor, phis, jacobians = self.descriptor, self._phi, self._jacobians
+        n, _, size = jacobians.shape
         root = np.sqrt(self._weights)
         phi, jacobian = descriptor.features(positions), descriptor.jacobian(positions)
         s2 = self.hyperparameters.signal_variance
-        q = squared_distances((training.phi * root), (phi * root)[None])[:, 0]
+        q = squared_distances((phis * root), (phi * root)[None])[:, 0]
         kse = s2 * np.exp(-0.5 * q)
-        d = training.phi - phi
-        u = np.einsum("ipa,ip->ia", training.jacobians, d * self._weights)
+        d = phis - phi
+        u = np.einsum("ipa,ip->ia", jacobians, d * self._weights)
         u_here = d * self._weights @ jacobian
-        m = np.einsum("ipa,pb->iab", training.jacobians, jacobian * self._weights[:, None], optimize=True)
+        m = np.einsum("ipa,pb->iab", jacobians, jacobian * self._weights[:, None], optimize=True)
         cross = np.empty((n * (1 + size), 1 + size))
         cross[:n, 0] = kse + self.constant
         cross[n:, 0] = -(kse[:, None] * u).ravel()

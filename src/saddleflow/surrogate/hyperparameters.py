@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError
+from scipy.linalg import LinAlgError, cho_solve
+from scipy.linalg.blas import dsyr
 from scipy.linalg.lapack import dpotri
 from scipy.special import gammaln
 
@@ -21,8 +22,10 @@ from saddleflow.surrogate.kernel import (
     objective_gradient_terms,
     squared_distances,
 )
-from saddleflow.surrogate.scaled_conjugate_gradient import ScaledConjugateGradient
+from saddleflow.surrogate.scaled_conjugate_gradient import Evaluated, ScaledConjugateGradient
 
+LARGEST_LOG_PARAMETER = 50.0
+INDEFINITE = Evaluated(np.inf, lambda: np.array([np.nan]))
 NORMAL_QUANTILE = 0.674490
 """75 % quantile of the normal distribution, in the initial values."""
 
@@ -72,7 +75,7 @@ def constant_variance(energies: np.ndarray) -> float:
 
 
 class Posterior:
-    """Negative log posterior of the log-parameters, with gradient.
+    """Negative log posterior of the log-parameters.
 
     Parameters
     ----------
@@ -109,28 +112,31 @@ class Posterior:
         self._noise = noise_variance
         self._nu = degrees_of_freedom
 
-    def __call__(self, w: np.ndarray) -> tuple[float, np.ndarray]:
-        """Value and gradient (shape (1 + T,)); infinite where the covariance is not positive definite."""
-        bad = (np.inf, np.full(len(w), np.nan))
-        if not np.isfinite(w).all() or np.abs(w).max() > 50.0:
-            return bad
+    def evaluate(self, w: np.ndarray) -> Evaluated:
+        """Value at `w` (shape (1 + T,)), with its gradient on demand; infinite where K is indefinite."""
+        if not np.isfinite(w).all() or np.abs(w).max() > LARGEST_LOG_PARAMETER:
+            return INDEFINITE
         parameters = Hyperparameters(float(np.exp(w[0])), np.exp(w[1:]))
         matrix, blocks = covariance(self._training, parameters, self._constant)
         matrix[np.diag_indices_from(matrix)] += self._noise
         try:
             factor = factorised(matrix)
         except LinAlgError:
-            return bad
-        inverse, _ = dpotri(factor, lower=1)
-        # dpotri fills the lower triangle only.
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        alpha = inverse @ self._data
+            return INDEFINITE
+        alpha = cho_solve((factor, True), self._data, check_finite=False)
         value = 0.5 * len(self._data) * np.log(2.0 * np.pi)
         value += np.log(factor.diagonal()).sum() + 0.5 * self._data @ alpha
-        signal, lengths = objective_gradient_terms(self._training, blocks, inverse - np.outer(alpha, alpha))
-        gradient = 0.5 * np.concatenate([[signal], lengths])
         prior, prior_gradient = self._log_prior(w)
-        return float(value - prior), gradient - prior_gradient
+
+        def gradient() -> np.ndarray:
+            # K^-1 - alpha alpha^T in the lower triangle (the factor's upper one is zero), then mirrored.
+            lower, _ = dpotri(factor, lower=1)
+            lower = dsyr(-1.0, alpha, a=lower, lower=1, overwrite_a=1)
+            lower[np.diag_indices_from(lower)] *= 0.5
+            signal, lengths = objective_gradient_terms(self._training, blocks, lower + lower.T)
+            return 0.5 * np.concatenate([[signal], lengths]) - prior_gradient
+
+        return Evaluated(float(value - prior), gradient)
 
     def _log_prior(self, w: np.ndarray) -> tuple[float, np.ndarray]:
         """Log prior of the log-parameters, Jacobians included, and its gradient."""
@@ -156,5 +162,5 @@ def fit(
         Objective calls.
     """
     w = np.concatenate([[np.log(start.signal_variance)], np.log(start.length_scales)])
-    w, _, evaluations = minimiser.minimise(posterior, w)
+    w, _, evaluations = minimiser.minimise(posterior.evaluate, w)
     return Hyperparameters(float(np.exp(w[0])), np.exp(w[1:])), evaluations

@@ -7,9 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
-
 SMALLEST = 2.2e-16
+CURVATURE_STEP = 1e-2
+"""Length of the step along the direction over which the curvature is taken."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Objective at a point: its value, and a function that works out the gradient there."""
+
+    value: float
+    gradient: Callable[[], np.ndarray]
+
+
+Objective = Callable[[np.ndarray], Evaluated]
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class ScaledConjugateGradient:
         Parameters
         ----------
         objective : callable
-            Returns value and gradient; a value that is not finite means: not allowed there.
+            Returns :class:`Evaluated`; a value that is not finite means: not allowed there.
         start : ndarray, shape (k,)
             First parameters.
 
@@ -54,10 +65,15 @@ class ScaledConjugateGradient:
             Calls of the objective.
         """
         w = start.copy()
-        value, gradient = objective(w)
-        evaluations = 1
+        first = objective(w)
+        value, evaluations = first.value, 1
         if not np.isfinite(value):
             return w, False, evaluations
+        gradient = first.gradient()
+        # The first step gains at most |g|^2 / (2 lambda): where that is below the tolerance, the first
+        # accepted step would be the last one, and its evaluations are saved by not taking it.
+        if gradient @ gradient < 2.0 * self.initial_scale * self.objective_tolerance:
+            return w, True, evaluations
         direction = -gradient
         scale, succeeded, successes = self.initial_scale, True, 0
         mu = kappa = gamma = 0.0
@@ -70,19 +86,21 @@ class ScaledConjugateGradient:
                 kappa = direction @ direction
                 if kappa < SMALLEST:
                     return w, True, evaluations
-                sigma = 1e-4 / np.sqrt(kappa)
-                ahead = objective(w + sigma * direction)[1]
+                # Moller differences gradients here; values at a longer step need no inverse of K.
+                sigma = CURVATURE_STEP / np.sqrt(kappa)
+                ahead = objective(w + sigma * direction).value
                 evaluations += 1
-                if not np.isfinite(ahead).all():
+                if not np.isfinite(ahead):
                     return w, False, evaluations
-                gamma = direction @ (ahead - gradient) / sigma
+                gamma = 2.0 * (ahead - value - sigma * mu) / sigma**2
             delta = gamma + scale * kappa
             if delta <= 0:
                 delta = scale * kappa
                 scale -= gamma / kappa
             step = -mu / delta
             new = w + step * direction
-            new_value, new_gradient = objective(new)
+            trial = objective(new)
+            new_value = trial.value
             evaluations += 1
             if not np.isfinite(new_value):
                 scale = min(4.0 * scale, 1e100)
@@ -96,7 +114,7 @@ class ScaledConjugateGradient:
                 successes += 1
                 moved, change = np.abs(step * direction).max(), abs(new_value - value)
                 w, old_gradient = new, gradient
-                value, gradient = new_value, new_gradient
+                value, gradient = new_value, trial.gradient()
                 small = moved < self.step_tolerance or change < self.objective_tolerance
                 if small or gradient @ gradient < SMALLEST:
                     return w, True, evaluations
