@@ -180,3 +180,17 @@ def _module_directories(script: str | None) -> list[str]:
             if Path(first, "psi4", "__init__.py").is_file():
                 directories.append(os.path.normpath(first))
     return directories
+
+
+def describe_psi4(explicit: str = "") -> str:
+    """Version and place of the Psi4 that would be used, proved by starting it.
+
+    Raises
+    ------
+    EngineUnavailable
+        When no interpreter has a working Psi4.
+    """
+    worker, candidate = start_worker(explicit, memory_mb=256, threads=1)
+    worker.close()
+    versions = worker.greeting["result"]
+    return f"{versions['psi4']} in {candidate.executable} ({candidate.origin}), NumPy {versions['numpy']}"
