@@ -40,8 +40,10 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from saddleflow.doctor import report
+    from saddleflow.preflight import load_settings
 
-    print(report())
+    config = arguments.config or (Path(DEFAULT_CONFIG) if Path(DEFAULT_CONFIG).is_file() else None)
+    print(report(load_settings(config).engine if config else None))
     return 0
 
 
@@ -92,7 +94,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     from saddleflow.settings import Verification
     from saddleflow.settings_resolution import problems_of
-    from saddleflow.verification import read_verification, verify
+    from saddleflow.verification import verify
+    from saddleflow.verification_file import read_verification
 
     data = _read_json(arguments.settings, "results/inputs/verification.json")
     try:
@@ -236,7 +239,9 @@ def parser() -> argparse.ArgumentParser:
         "check", _check, "check reactions, settings and engine of a configuration, without running"
     )
     add("config", nargs="?", default=DEFAULT_CONFIG, metavar="CONFIG", help=f"YAML file ({DEFAULT_CONFIG})")
-    command("doctor", _doctor, "say what is installed, what is missing, and how to get it")
+    _, add = command("doctor", _doctor, "say what is installed, what is missing, and how to get it")
+    help_config = f"YAML file whose engine is wanted ({DEFAULT_CONFIG} if there is one)"
+    add("config", nargs="?", type=Path, metavar="CONFIG", help=help_config)
     _, add = command("status", _status, "how far a run is: calls, forces, outcomes, time left")
     results(add, optional=True)
     add("--watch", action="store_true", help="show it again and again until every search is done")

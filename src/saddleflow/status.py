@@ -20,6 +20,7 @@ from saddleflow.evaluation import Evaluation, Outcome, Purpose
 from saddleflow.run_file import force_measure, read_run_file
 from saddleflow.run_inputs import planned
 from saddleflow.settings import Convergence
+from saddleflow.verification_file import read_verification
 
 SILENCE_SECONDS = 600.0
 """A journal without a new line for so long, and for ``SILENCE_CALLS`` mean calls, looks stalled."""
@@ -141,8 +142,6 @@ def _ended(path: Path, stamp: int) -> SearchStatus:
 
 @lru_cache(maxsize=10000)
 def _verified(path: Path, stamp: int) -> str:
-    from saddleflow.verification import read_verification
-
     del stamp
     return str(read_verification(path).status)
 
