@@ -14,8 +14,12 @@ LOOSE = (1e-6, 1e-5)
 """Energy and orbital-gradient thresholds (Hartree) of the starts that compete."""
 TIGHT = (1e-8, 1e-8)
 """Thresholds of the accepted state."""
+LOOSE_LIMIT, TIGHT_LIMIT, STUBBORN_LIMIT = 60, 100, 250
+"""Iterations of a competing start, of the accepted state, and with level shift when all else failed."""
 SAME_STATE = 2e-5
 """Two starts whose energies differ by less (Hartree, 0.5 meV) have found the same state."""
+SHIFT = 0.5
+"""Level shift (Hartree) of last resort."""
 
 
 class Field:
@@ -73,6 +77,21 @@ class Field:
         """Lowest orbitals of each spin."""
         return [coefficients[:, :n] for (_, coefficients), n in zip(orbitals, self.spins)]
 
+    def mixed(self, orbitals, below, above):
+        """Occupied orbitals with one occupied and one empty orbital turned by 45 degrees, spins oppositely.
+
+        `below` counts down from the highest occupied orbital, `above` up from the lowest empty one.  Breaks
+        the symmetry between the spins, and also moves a converged state out of its minimum.
+        """
+        answer = []
+        for (_, coefficients), n, sign in zip(orbitals, self.spins, (1.0, -1.0)):
+            chosen = coefficients[:, :n].copy()
+            if n - 1 - below >= 0 and n + above < coefficients.shape[1]:
+                empty = coefficients[:, n + above]
+                chosen[:, n - 1 - below] = (chosen[:, n - 1 - below] + sign * empty) / np.sqrt(2.0)
+            answer.append(chosen)
+        return answer
+
     def gradient(self, fock, occupied):
         """Orbital gradients F D S - S D F in the orthogonal basis."""
         answer = []
@@ -91,7 +110,7 @@ class Field:
         return z * (z + 1.0) + n_beta - float((cross**2).sum())
 
     def to_orthogonal(self, occupied):
-        """Occupied orbitals in the symmetrically orthogonalised basis, S^1/2 C: what a next geometry needs."""
+        """Occupied orbitals in the symmetrically orthogonalised basis, S^1/2 C, for the next geometry."""
         return [self.root @ orbitals for orbitals in occupied]
 
     def from_orthogonal(self, orthogonal):
@@ -193,3 +212,144 @@ def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0
 
 def _mean(new, old, share):
     return [(1.0 - share) * a + share * b for a, b in zip(new, old)]
+
+
+class Contest:
+    """Several starts on one set of integrals; the lowest state wins.
+
+    The order and the rule to stop come from measurements on transition-state guesses (docs/psi4.md): no
+    single start finds the lowest state always, but few are needed until they agree.
+
+    Parameters
+    ----------
+    field : Field
+        Fock builder.
+    guess : list of ndarray
+        Fock matrix of each spin from superposed atomic densities.
+    """
+
+    FIRST = ("sad", "mix 1 0", "damp 4 mix", "mix 0 1")
+    """Starts that are always made; restricted molecules need only the first two."""
+    FURTHER = (
+        "mix 0 0",
+        "damp 12 mix",
+        "gwh",
+        "best mix 0 0",
+        "best mix 1 0",
+        "core",
+        "mix 1 1",
+        "damp 20 mix",
+        "best mix 0 1",
+    )
+    """Starts made, in this order, when the first ones do not agree."""
+    ENOUGH = 4
+    """So many starts with the lowest energy so far end the contest."""
+
+    def __init__(self, field, guess):
+        self.field = field
+        self.atomic = field.orbitals(guess)
+        self.solutions = {}
+        self.tried = 0
+
+    def run(self):
+        """Lowest converged state, to the loose thresholds, and its name; None when no start converges."""
+        first = self.FIRST[:2] if self.field.restricted else self.FIRST
+        for name in first:
+            self.start(name)
+        if len(self.solutions) < len(first) or self.votes() < len(first):
+            for name in self.FURTHER:
+                if self.votes() >= self.ENOUGH:
+                    break
+                self.start(name)
+        if not self.solutions:
+            for name in ("sad", "mix 1 0", "core"):
+                self.start(name, LOOSE, STUBBORN_LIMIT, shift=SHIFT)
+                if self.solutions:
+                    break
+        return self.best()
+
+    def best(self):
+        """Name and solution of the lowest state so far; of equal ones the earliest."""
+        if not self.solutions:
+            return None
+        lowest = min(solution.energy for solution in self.solutions.values())
+        return next(
+            (name, solution)
+            for name, solution in self.solutions.items()
+            if solution.energy < lowest + SAME_STATE
+        )
+
+    def votes(self):
+        """How many starts have found the lowest state so far."""
+        energies = [solution.energy for solution in self.solutions.values()]
+        return sum(energy < min(energies) + SAME_STATE for energy in energies)
+
+    def start(self, name, thresholds=LOOSE, limit=LOOSE_LIMIT, shift=0.0):
+        """Make one start and keep its solution when it converges."""
+        occupied = self.occupied(name)
+        if occupied is None:
+            return
+        self.tried += 1
+        solution = iterate(self.field, occupied, thresholds, limit, shift=shift)
+        if solution.converged:
+            self.solutions[name] = solution
+
+    def occupied(self, name):
+        """Occupied orbitals of a named start; None where it makes no sense yet."""
+        field, words = self.field, name.split()
+        if words[0] == "sad":
+            return field.occupied(self.atomic)
+        if words[0] == "mix":
+            return field.mixed(self.atomic, int(words[1]), int(words[2]))
+        if words[0] == "damp":
+            count = int(words[1])
+            share = {4: 0.2, 12: 0.5, 20: 0.3}[count]
+            before = iterate(field, field.occupied(self.atomic), (0.0, 0.0), count, share, count)
+            return field.mixed(before.orbitals, 0, 0)
+        if words[0] == "best":
+            best = self.best()
+            return None if best is None else field.mixed(best[1].orbitals, int(words[2]), int(words[3]))
+        core = field.core_hamiltonian
+        if words[0] == "gwh":
+            # Generalised Wolfsberg-Helmholz: 1.75 S_ij (H_ii + H_jj) / 2.
+            diagonal = np.diag(core)
+            core = 0.875 * field.overlap * (diagonal[:, None] + diagonal[None, :])
+            np.fill_diagonal(core, diagonal)
+        return field.occupied(field.orbitals([core] * len(field.spins)))
+
+
+def solve(field, atomic, previous, multi_start):
+    """Converged state at a geometry.
+
+    Parameters
+    ----------
+    field : Field
+        Fock builder.
+    atomic : list of ndarray or None
+        Fock matrices of superposed atomic densities; not needed with `previous`.
+    previous : list of ndarray or None
+        Occupied orbitals of the previous geometry in the orthogonal basis: follow that state.
+    multi_start : bool
+        Let several starts compete where there are no previous orbitals.
+
+    Returns
+    -------
+    (Solution or None, dict)
+        None when nothing converges; notes say which start won and how many were made.
+    """
+    if previous is not None:
+        solution = iterate(field, field.from_orthogonal(previous), TIGHT, TIGHT_LIMIT)
+        return (solution if solution.converged else None), {"scf_start": "previous"}
+    contest = Contest(field, atomic[: len(field.spins)])
+    if not multi_start:
+        solution = iterate(field, contest.occupied("sad"), TIGHT, TIGHT_LIMIT)
+        return (solution if solution.converged else None), {"scf_start": "sad"}
+    found = contest.run()
+    if found is None:
+        return None, {"scf_starts": contest.tried}
+    name, loose = found
+    notes = {"scf_start": name, "scf_starts": contest.tried, "scf_votes": contest.votes()}
+    solution = iterate(field, loose.occupied, TIGHT, TIGHT_LIMIT)
+    if not solution.converged:
+        solution = iterate(field, loose.occupied, TIGHT, STUBBORN_LIMIT, shift=SHIFT)
+    return (solution if solution.converged else None), notes

@@ -158,18 +158,22 @@ class Server:
     def solve(self, request):
         """Converged SCF at the geometry of the request."""
         state = request.get("state")
+        # The atomic densities have to be made before anything else; without previous orbitals only.
         wavefunction, restricted = self.wavefunction(request, "CORE" if state else "SAD")
-        sad_fock = None if state else self.sad_fock(wavefunction)
+        atomic = None if state else self.sad_fock(wavefunction)
         field = self.scf.Field(wavefunction, restricted)
-        if state:
-            occupied = field.from_orthogonal(unpack(self.numpy, state))
-        else:
-            occupied = field.occupied(field.orbitals(sad_fock[: len(field.spins)]))
-        solution = self.scf.iterate(field, occupied, self.scf.TIGHT, 150)
-        if not solution.converged:
-            raise CallError("scf", "not converged")
-        wavefunction.set_energies("Total Energy", solution.energy)
-        return wavefunction, field, solution, {}
+        previous = unpack(self.numpy, state) if state else None
+        solution, notes = self.scf.solve(field, atomic, previous, request["multi_start"])
+        if solution is None and state:
+            wavefunction.finalize()
+            self.core.clean()
+            answer = self.solve({**request, "state": ""})
+            answer[-1]["scf_previous_failed"] = True
+            return answer
+        if solution is None:
+            starts = notes.get("scf_starts", 1)
+            raise CallError("scf", f"the SCF does not converge from any of {starts} starts")
+        return wavefunction, field, solution, notes
 
     def sad_fock(self, wavefunction):
         """Fock matrices of the superposition of atomic densities, as Psi4 makes them."""
