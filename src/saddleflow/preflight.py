@@ -197,7 +197,7 @@ def _direction_problems(reactions: Sequence[Reaction], methods: Mapping[str, Met
     """Reactions without the start direction that a method asks for."""
     problems = []
     for kind, attribute, what in (
-        ("file", "start_direction", "a start direction"),
+        ("file", "start_direction", "start direction"),
         ("difference", "difference", "reactant and product"),
     ):
         asking = [name for name, method in methods.items() if method.start.direction == kind]
@@ -259,8 +259,9 @@ def describe(plan: Plan, settings: Settings) -> str:
     elements = sorted(symbols, key=lambda symbol: atomic_numbers[symbol])
     states = Counter((reaction.charge, reaction.multiplicity) for reaction in plan.reactions)
     kinds = ", ".join(f"{n} with charge {q} and multiplicity {m}" for (q, m), n in sorted(states.items()))
+    size = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
     lines = [
-        f"reactions  {len(plan.reactions)} from {settings.reactions}: {sizes[0]} to {sizes[-1]} atoms of "
+        f"reactions  {len(plan.reactions)} from {settings.reactions}: {size} atoms of "
         f"{' '.join(elements)}; {kinds}",
         f"methods    {', '.join(plan.methods)}",
         f"engine     {settings.engine.level}",

@@ -100,7 +100,7 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(project, capsys, changes, w
 @pytest.mark.pyscf
 def test_a_basis_that_does_not_exist(project, capsys):
     (line, *_) = refused(capsys, write_config(project, engine={"program": "pyscf", "basis": "3-21gee"}))
-    assert f"{project}/config.yaml:1: engine.basis:" in line
+    assert f"{project}/config.yaml:2: engine.basis:" in line
     assert "3-21gee" in line
 
 
