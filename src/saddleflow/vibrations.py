@@ -17,7 +17,7 @@ LINEAR_TOLERANCE = 0.02
 # Wave number in cm-1 of an eigenvalue of 1 eV/A^2/u: hbar omega = sqrt(eigenvalue).
 WAVE_NUMBER = float(units._hbar * units.m / np.sqrt(units._e * units._amu) / units.invcm)
 # Largest motion of an atom in Angstrom up to which a mode is followed when bonds are compared.
-AMPLITUDES = (0.1, 0.2, 0.3, 0.4, 0.5)
+AMPLITUDES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # A bond counts as changed when its relative rate of change is at least this part of the largest one.
 RELEVANT_RATE = 0.25
 
