@@ -1,0 +1,158 @@
+"""Searches on analytic surfaces whose saddles are known exactly."""
+
+import numpy as np
+import pytest
+
+from saddleflow.engines.analytic import QuadraticSaddle, Transfer
+from saddleflow.engines.ledger import Ledger
+from saddleflow.evaluation import Outcome, SearchStopped
+from saddleflow.geometry import largest_displacement
+from saddleflow.reactions import Reaction
+from saddleflow.searches import dimer, gp_dimer
+from saddleflow.searches.base import interrupted
+from saddleflow.searches.dimer import interpolated_gradient
+from saddleflow.searches.lbfgs import LimitedMemoryBFGS
+from saddleflow.searches.surrogate_dimer import rotate
+from saddleflow.settings import Convergence, Dimer, GPDimer
+
+SYMBOLS = ("C", "O", "H", "H", "H", "N")
+
+
+@pytest.fixture
+def surface():
+    return Transfer()
+
+
+def displaced(surface, size=0.08, seed=0):
+    """Reaction whose guess lies off the saddle, and the softest mode there."""
+    generator = np.random.default_rng(seed)
+    positions = surface.saddle + size * generator.standard_normal(surface.saddle.shape) / np.sqrt(3)
+    _, modes = np.linalg.eigh(surface.hessian(positions))
+    reaction = Reaction("transfer", SYMBOLS[: len(positions)], positions)
+    return reaction, modes[:, 0].reshape(-1, 3)
+
+
+def run(module, method, surface, seed=0):
+    reaction, direction = displaced(surface, seed=seed)
+    ledger = Ledger(surface, None, {}, method.max_calls)
+    return module.search(ledger.evaluate, reaction, method, direction, []), ledger
+
+
+@pytest.mark.parametrize(("module", "method"), [(dimer, Dimer()), (gp_dimer, GPDimer())])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_finds_the_known_saddle(module, method, surface, seed):
+    result, ledger = run(module, method, surface, seed)
+    answer = ledger.evaluations[result.evaluation]
+    assert result.outcome is Outcome.CONVERGED
+    assert answer.max_atom_force < 0.01
+    assert largest_displacement(answer.positions, surface.saddle) < 0.03
+    values, modes = np.linalg.eigh(surface.hessian(answer.positions))
+    assert result.curvature < 0
+    assert abs(result.mode.ravel() @ modes[:, 0]) > 0.9
+    assert (values < -0.1).sum() == 1
+
+
+def test_the_surrogate_saves_calls(surface):
+    plain = [len(run(dimer, Dimer(), surface, seed)[1].evaluations) for seed in range(4)]
+    accelerated = [len(run(gp_dimer, GPDimer(), surface, seed)[1].evaluations) for seed in range(4)]
+    assert np.median(accelerated) < np.median(plain)
+
+
+@pytest.mark.parametrize(("module", "method"), [(dimer, Dimer()), (gp_dimer, GPDimer())])
+def test_same_input_same_geometries(module, method, surface):
+    first, second = (run(module, method, surface)[1].evaluations for _ in range(2))
+    assert len(first) == len(second)
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(first, second, strict=True))
+
+
+def test_published_criterion_is_the_norm_of_all_forces(surface):
+    method = GPDimer(convergence=Convergence(criterion="force_norm"))
+    result, ledger = run(gp_dimer, method, surface)
+    assert ledger.evaluations[result.evaluation].force_norm < 0.01
+
+
+def test_gp_dimer_counts_start_rotations_and_phases(surface):
+    result, ledger = run(gp_dimer, GPDimer(), surface)
+    phases = len(result.trace) - 1
+    assert ledger.calls["search"] == 1 + phases
+    assert 1 <= ledger.calls["rotation"] <= 7
+
+
+def test_predictions_come_with_every_phase(surface):
+    _, ledger = run(gp_dimer, GPDimer(), surface)
+    searched = [e for e in ledger.evaluations if e.purpose == "search"][1:]
+    assert all(e.prediction is not None and e.prediction.energy_sigma >= 0 for e in searched)
+    last = ledger.evaluations[-1]
+    assert last.prediction.energy == pytest.approx(last.energy, abs=5e-3)
+
+
+def test_budget_ends_a_search_with_its_best_point(surface):
+    method = Dimer(max_calls=12)
+    reaction, direction = displaced(surface)
+    ledger, trace = Ledger(surface, None, {}, method.max_calls), []
+    with pytest.raises(SearchStopped) as stopped:
+        dimer.search(ledger.evaluate, reaction, method, direction, trace)
+    assert stopped.value.outcome is Outcome.MAX_CALLS
+    assert len(ledger.evaluations) == 12
+    result = interrupted(Outcome.MAX_CALLS, "", ledger.evaluations, trace, direction)
+    forces = [ledger.evaluations[p.evaluation].max_atom_force for p in trace]
+    assert ledger.evaluations[result.evaluation].max_atom_force == min(forces)
+
+
+def test_energy_limit_ends_the_plain_dimer(surface):
+    reaction, direction = displaced(surface)
+    method = Dimer(energy_limit=1e-6)
+    ledger = Ledger(surface, None, {}, 500)
+    flipped = -surface.hessian(surface.saddle)
+    assert flipped.shape == (18, 18)
+    with pytest.raises(SearchStopped) as stopped:
+        dimer.search(ledger.evaluate, reaction_below(surface), method, direction, [])
+    assert stopped.value.outcome is Outcome.ENERGY_LIMIT
+    assert reaction.name == "transfer"
+
+
+def reaction_below(surface):
+    """A start downhill of the saddle, so that the search has to climb."""
+    _, modes = np.linalg.eigh(surface.hessian(surface.saddle))
+    positions = surface.saddle + 0.1 * modes[:, 0].reshape(-1, 3)
+    return Reaction("transfer", SYMBOLS[: len(positions)], positions)
+
+
+def test_rotation_reaches_the_lowest_eigenvector_of_a_quadratic():
+    eigenvalues = np.array([-2.0, 0.5, 1.0, 3.0, 4.0, 6.0, 7.0, 8.0, 9.0])
+    surface = QuadraticSaddle(np.arange(9.0).reshape(3, 3), eigenvalues, seed=4)
+    hessian = surface.hessian(surface.saddle)
+    x = surface.saddle.ravel()
+    mode = np.random.default_rng(0).standard_normal(9)
+    mode /= np.linalg.norm(mode)
+
+    def gradient(y):
+        return hessian @ (y - x)
+
+    turned = rotate(gradient, x, gradient(x), mode, 0.01, 1e-4, 100)
+    assert turned.curvature == pytest.approx(-2.0, abs=1e-3)
+    assert abs(turned.mode @ np.linalg.eigh(hessian)[1][:, 0]) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_interpolated_image_gradient_is_exact_on_a_quadratic():
+    generator = np.random.default_rng(2)
+    hessian = generator.standard_normal((6, 6))
+    hessian += hessian.T
+    g0 = generator.standard_normal(6)
+    mode, theta = np.linalg.qr(generator.standard_normal((6, 2)))[0].T
+    trial, angle, separation = 0.3, -0.7, 0.01
+
+    def image(turn):
+        return g0 + separation * hessian @ (mode * np.cos(turn) + theta * np.sin(turn))
+
+    found = interpolated_gradient(g0, image(0.0), image(trial), trial, angle)
+    assert found == pytest.approx(image(angle), abs=1e-12)
+
+
+def test_lbfgs_solves_a_quadratic_once_it_knows_the_curvatures():
+    hessian = np.diag([1.0, 2.0, 5.0])
+    memory = LimitedMemoryBFGS(10)
+    for s in np.eye(3):
+        memory.add(s, hessian @ s)
+    force = np.array([1.0, -2.0, 3.0])
+    assert memory.apply(force) == pytest.approx(np.linalg.solve(hessian, force))
