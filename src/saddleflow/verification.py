@@ -20,6 +20,7 @@ from saddleflow.evaluation import Engine, Evaluation, Purpose
 from saddleflow.lowest_curvature import lowest_mode_by_products
 from saddleflow.provenance import machine, now, versions
 from saddleflow.run_file import RunFile, force_measure, read_run_file
+from saddleflow.searches.start_direction import lowest_mode
 from saddleflow.settings import Convergence, Verification
 from saddleflow.settings import Engine as EngineSettings
 from saddleflow.verification_file import Status, VerificationRecord, read_verification, write_verification
@@ -231,11 +232,10 @@ def _judged_by_hessian(
         imaginary_modes=int((frequencies < -settings.zero_frequency_cm1).sum()),
     )
     if len(frequencies):
-        mode = found.modes[0]
         record = replace(
             record,
-            curvature=float(mode.ravel() @ hessian @ mode.ravel()),
-            bonds=changed_bonds(symbols, positions, mode, settings.bond_scale),
+            curvature=lowest_mode(hessian, positions)[0],
+            bonds=changed_bonds(symbols, positions, found.modes[0], settings.bond_scale),
         )
     if record.imaginary_modes == 1:
         return replace(record, status=Status.PASSED)

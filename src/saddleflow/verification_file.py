@@ -55,7 +55,8 @@ class VerificationRecord:
         Repeated evaluation minus the stored one: energy in eV, largest force component in eV/Angstrom; NaN
         where it was not repeated.
     curvature : float
-        Along the lowest mode, eV/Angstrom^2, of the Cartesian Hessian; NaN where unknown.
+        Lowest of the Cartesian Hessian without rigid motion, eV/Angstrom^2, comparable with the search's own
+        (a normal mode is mass-weighted and has another); NaN where unknown.
     asymmetry : float
         Noise of a Hessian by differences, eV/Angstrom^2; NaN for other levels.
     imaginary_modes : int or None
