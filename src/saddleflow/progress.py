@@ -110,6 +110,8 @@ def format_status(searches: Sequence[SearchStatus], everything: bool = False) ->
         )
         for row in rows
     ]
+    if not shown:
+        lines = []
     if long:
         lines.append(f"(converged and waiting searches are not shown; --all shows all {len(searches)})")
     return "\n".join([*(line.rstrip() for line in lines), summary_line(searches)])
