@@ -110,7 +110,7 @@ def open_hdf5(path: str | Path, schema: str, remedy: str) -> Iterator[h5py.File]
     if not path.is_file():
         raise RunFileError(f"{path}: no such file")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:  # files are replaced, never changed
             found = file.attrs.get("saddleflow_schema")
             if found is None:
                 raise RunFileError(

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -153,6 +154,16 @@ def test_physical_datasets_carry_units(tmp_path):
     assert units["energy"] == units["predicted_energy"] == units["predicted_energy_sigma"] == "eV"
     assert units["forces"] == units["predicted_forces"] == units["predicted_force_sigma"] == "eV/angstrom"
     assert units["engine_seconds"] == units["surrogate_seconds"] == "s"
+
+
+def test_the_documentation_names_everything_in_the_file(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "run_file.md").read_text(encoding="utf-8")
+    write_run_file(tmp_path / "run.h5", example())
+    with h5py.File(tmp_path / "run.h5") as file:
+        names = [*file.attrs, *file]
+        file.visit(lambda path: names.append(path.rsplit("/", 1)[-1]))
+    assert [name for name in names if f"`{name}`" not in text and f"`/{name}`" not in text] == []
+    assert [outcome for outcome in Outcome if f"`{outcome}`" not in text] == []
 
 
 def test_calls_count_failed_ones_too():

@@ -3,7 +3,9 @@
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from ase import Atoms
@@ -11,7 +13,7 @@ from ase.units import Hartree
 from ase.vibrations import Vibrations
 from tblite.ase import TBLite
 
-from saddleflow.engines.catalogue import create_engine
+from saddleflow.engines.catalogue import check_engine, create_engine
 from saddleflow.engines.journal import read_journal
 from saddleflow.errors import EngineCrashed, RunFileError, ScfError
 from saddleflow.evaluation import EngineResult, Evaluation, Outcome, Purpose, SearchResult
@@ -118,6 +120,7 @@ def test_a_saddle_passes_and_its_frequencies_are_ases(tmp_path):
 @pytest.mark.pyscf
 @pytest.mark.parametrize("reaction", [HCN, H3], ids=["hcn", "linear doublet"])
 def test_analytic_hessian_agrees_with_pyscfs_own_analysis(tmp_path, reaction):
+    pytest.importorskip("pyscf")
     from pyscf import gto, scf
     from pyscf.hessian import thermo
 
@@ -141,6 +144,8 @@ def test_analytic_hessian_agrees_with_pyscfs_own_analysis(tmp_path, reaction):
 @pytest.mark.psi4
 def test_psi4_unrestricted_by_differences_and_restricted_analytically(tmp_path):
     options = Engine(program="psi4", method="hf", basis="3-21g")
+    if problems := check_engine(options, {"H", "C", "N"}):
+        pytest.skip(problems[0])
     for reaction in (H3, HCN):
         folder = tmp_path / reaction.name
         folder.mkdir()
@@ -343,6 +348,18 @@ def test_a_state_change_within_the_hessian_is_not_run(tmp_path):
     record = verified(tmp_path, engine=Jumping(0.1, run.answer.positions))
     assert record.status is Status.NOT_RUN
     assert "the electronic state changed within the Hessian" in record.reason
+
+
+def test_the_documentation_names_everything_in_the_file(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "run_file.md").read_text(encoding="utf-8")
+    text = text[text.index("## Verification file") :]
+    stored(tmp_path, HCN, XTB)
+    verified(tmp_path)
+    with h5py.File(tmp_path / "v.h5") as file:
+        names = [*file.attrs, *file]
+        file.visit(lambda path: names.append(path.rsplit("/", 1)[-1]))
+    names.remove("saddleflow_schema")
+    assert [name for name in names if f"`{name}`" not in text and f"`/{name}`" not in text] == []
 
 
 def test_damaged_verification_files_are_one_clear_line(tmp_path):
