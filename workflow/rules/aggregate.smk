@@ -7,7 +7,7 @@ rule summarise:
     input:
         run_files(),
         verification_files(),
-        f"{RESULTS}/inputs/plan.json",
+        plan=f"{RESULTS}/inputs/plan.json",
     output:
         csv=report(
             f"{RESULTS}/summary.csv", caption="../report/summary.rst", category="Table"
@@ -22,7 +22,7 @@ rule summarise:
         mem_mb=1000,
         runtime="30m",
     params:
-        results=RESULTS,
+        results=lambda wildcards, input: str(Path(input.plan).parent.parent),
     message:
         "Summarising all searches in one table"
     shell:
@@ -33,7 +33,9 @@ rule figures:
     input:
         summary=f"{RESULTS}/summary.csv",
         # Whoever edits how figures are drawn gets new figures, and nothing else runs again.
-        script="workflow/scripts/draw_figures.py",
+        script=os.path.relpath(
+            Path(workflow.basedir) / "workflow/scripts/draw_figures.py"
+        ),
         code=sorted((Path(saddleflow.__file__).parent / "analysis").glob("figure*.py")),
     output:
         report(
@@ -51,7 +53,7 @@ rule figures:
         mem_mb=2000,
         runtime="30m",
     params:
-        results=RESULTS,
+        results=lambda wildcards, input: str(Path(input.summary).parent),
     message:
         "Drawing figures"
     script:

@@ -22,8 +22,13 @@ def verification_files():
 
 
 def final_output():
-    """Everything that rule all asks for."""
+    """Everything that rule all asks for.
+
+    Run files and verifications are named although the table needs them anyway: Snakemake does not miss an
+    intermediate file as long as what depends on it exists, and after a failure a table exists without them.
+    """
     tables = [f"{RESULTS}/summary.csv", f"{RESULTS}/summary.parquet"]
-    return tables + expand(
+    pictures = expand(
         f"{RESULTS}/figures/{{name}}.{{kind}}", name=FIGURES, kind=["svg", "png"]
     )
+    return run_files() + verification_files() + tables + pictures
