@@ -125,6 +125,16 @@ def open_hdf5(path: str | Path, schema: str, remedy: str) -> Iterator[h5py.File]
             yield file
     except PermissionError as error:
         raise RunFileError(f"{path}: may not be read ({error.strerror}); change its permissions") from error
-    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+        MemoryError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise RunFileError(f"{path}: truncated or damaged ({reason}); {remedy}") from error
