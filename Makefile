@@ -19,11 +19,7 @@ env:
 demo:
 	@tools/environment.sh run
 	snakemake --cores $(CORES)
-	python -c "from saddleflow.settings_sources import read_settings_file as read; from pathlib import Path; \
-	results = read(Path('config/config.yaml')).data.get('results', 'results'); \
-	print(f'Table:     {results}/summary.csv (and summary.parquet)'); \
-	print(f'Figures:   {results}/figures/'); \
-	print(f'Run files: {results}/searches/NAME/METHOD.h5')"
+	saddleflow where config/config.yaml
 
 test:
 	@tools/environment.sh test
