@@ -76,3 +76,9 @@ class JournalError(SaddleflowError):
 
 class RunFileError(SaddleflowError):
     """A run file is missing, damaged or of another schema version."""
+
+
+class DownloadError(SaddleflowError):
+    """A dataset could not be fetched; what arrived is kept and the next try goes on from there."""
+
+    retry = "as-is"
