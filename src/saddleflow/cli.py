@@ -30,11 +30,12 @@ def _results(path: Path) -> Path:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from saddleflow.preflight import check, describe, read_configuration
+    from saddleflow.preflight import check, collected_notes, describe, read_configuration
 
     configuration = read_configuration(Path(arguments.config))
-    plan = check(configuration)
-    print(describe(plan, configuration.settings))
+    with collected_notes() as notes:
+        plan = check(configuration)
+    print("\n".join([*notes, describe(plan, configuration.settings)]))
     return 0
 
 

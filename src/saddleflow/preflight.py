@@ -6,11 +6,14 @@ modification times tell Snakemake what to run again.  A file there changes only 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
 import tempfile
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,10 @@ from saddleflow.settings_sources import Problem, SettingsFile, located, read_set
 
 if TYPE_CHECKING:
     from saddleflow.reactions import Reaction
+
+
+NOTE_LENGTH = 400
+"""Longer notes are cut on the screen; ``results/logs/preflight.log`` has them whole."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +153,8 @@ def check(configuration: Configuration) -> Plan:
     if "reactions" not in broken:
         try:
             reactions = read_reactions(settings.reactions)
-        except InputError as error:
-            problems += error.problems
+        except SaddleflowError as error:
+            problems += _lines(error)
     if not broken & {"start", "method_settings"}:
         problems += _direction_problems(reactions, methods)
     if "engine" not in broken:
@@ -162,13 +169,17 @@ def check(configuration: Configuration) -> Plan:
     return Plan(reactions, methods)
 
 
+def _lines(error: SaddleflowError) -> list[str]:
+    return error.problems if isinstance(error, InputError) else str(error).splitlines()
+
+
 def _engine_problems(settings: Settings, symbols: set[str]) -> list[Problem]:
     from saddleflow.engines.catalogue import check_engine
 
     try:
         messages = check_engine(settings.engine, symbols)
     except SaddleflowError as error:
-        messages = str(error).splitlines()
+        messages = _lines(error)
     found = []
     for message in messages:
         key, colon, rest = message.partition(": ")
@@ -216,8 +227,10 @@ def _results_problems(settings: Settings) -> list[Problem]:
     """Whether files can be made in the results folder, found out by making one."""
     path: tuple[str | int, ...] = ("results",)
     results = Path(settings.results)
-    if results.exists() and results.resolve() == Path(settings.reactions).resolve():
-        return [Problem(path, f"{results} is the folder of the reactions; name a folder of its own")]
+    reactions = Path(settings.reactions)
+    if reactions.is_dir() and results.resolve().is_relative_to(reactions.resolve()):
+        advice = "its subfolders are read too; name a folder outside of it"
+        return [Problem(path, f"{results} is in the folder of the reactions, {advice}")]
     place = results
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
@@ -248,6 +261,31 @@ def _results_problems(settings: Settings) -> list[Problem]:
         except OSError as error:
             return [Problem(path, f"{problem} ({error.strerror})")]
     return []
+
+
+@contextlib.contextmanager
+def collected_notes() -> Iterator[list[str]]:
+    """Collect what the package logs, such as the charges and multiplicities that nobody gave."""
+    notes: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: notes.append(record.getMessage())
+    logger = logging.getLogger("saddleflow")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield notes
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def _keep(notes: list[str], path: Path) -> None:
+    """Write the notes in full; a log that can't be written stops nothing."""
+    from saddleflow.files import write_atomically
+
+    with contextlib.suppress(OSError):
+        write_atomically(path, "".join(f"{note}\n" for note in notes))
 
 
 def describe(plan: Plan, settings: Settings) -> str:
@@ -296,8 +334,14 @@ def prepare_run(
         if not main_process:
             return plan_from_inputs(load_settings(config))
         configuration = read_configuration(config, config_files)
-        return write_inputs(check(configuration), configuration.settings)
+        with collected_notes() as notes:
+            plan = check(configuration)
+        for note in notes:
+            print(f"saddleflow: {textwrap.shorten(note, NOTE_LENGTH)}", file=sys.stderr)
+        run_plan = write_inputs(plan, configuration.settings)
+        _keep(notes, Path(run_plan.results) / "logs" / "preflight.log")
+        return run_plan
     except SaddleflowError as error:
-        for line in getattr(error, "problems", None) or str(error).splitlines():
+        for line in _lines(error):
             print(f"saddleflow: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -19,8 +19,8 @@ from saddleflow.errors import InputError
 from saddleflow.settings import AnyMethod, Method, Section, Settings
 from saddleflow.settings_sources import KeyPath, Problem
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-"""Names of reactions and methods: they become parts of file names."""
+NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,79}")
+"""Names of methods, as of reactions: they become parts of file names."""
 
 
 RESERVED = re.compile(r"\.(verification|state|lock|old)")
@@ -198,7 +198,10 @@ def method_problems(settings: Settings) -> tuple[dict[str, Method], list[Problem
     for name in settings.method_settings:
         if not NAME.fullmatch(name):
             problems.append(
-                Problem(("method_settings", name), "a method name is made of letters, digits and ._+- only")
+                Problem(
+                    ("method_settings", name),
+                    "a method name is made of letters, digits and ._+- only, at most 80, no leading . or -",
+                )
             )
             continue
         if taken := RESERVED.search(name):

@@ -57,7 +57,8 @@ def errors(capsys, config, **options):
 
 
 def times(results):
-    return {p.relative_to(results): p.stat().st_mtime_ns for p in Path(results).rglob("*") if p.is_file()}
+    inputs = Path(results, "inputs")
+    return {p.relative_to(results): p.stat().st_mtime_ns for p in inputs.rglob("*") if p.is_file()}
 
 
 def age(results):
@@ -208,7 +209,9 @@ def test_doubled_keys_that_snakemake_swallows_are_found(config, capsys, tmp_path
     assert line.startswith(f"{path}:2: engine: stands twice")
 
 
-@pytest.mark.parametrize("kind", ["file", "below a file", "file inside", "dangling link", "the reactions"])
+@pytest.mark.parametrize(
+    "kind", ["file", "below a file", "file inside", "dangling link", "the reactions", "below the reactions"]
+)
 def test_results_folders_that_can_not_be(config, reactions, capsys, tmp_path, kind):
     results = tmp_path / "results"
     if kind == "file":
@@ -222,7 +225,7 @@ def test_results_folders_that_can_not_be(config, reactions, capsys, tmp_path, ki
     elif kind == "dangling link":
         results.symlink_to(tmp_path / "nowhere" / "else")
     else:
-        results = reactions
+        results = reactions if kind == "the reactions" else reactions / "deep" / "results"
     (line,) = errors(capsys, config | {"results": str(results)})
     assert line.startswith("results: ")
     assert "name" in line
@@ -300,6 +303,18 @@ def test_names_with_spaces_of_folders_survive(config, tmp_path):
     plan = prepare_run(config | {"results": str(results)}, main_process=True)
     assert plan.results == str(results)
     assert (results / "inputs" / "plan.json").exists()
+
+
+def test_assumed_charges_and_multiplicities_are_said_and_logged(config, reactions, capsys):
+    (reactions / "cyanide.xyz").write_text("2\ncharge=0\nC 0 0 0\nN 0 0 1.2\n")
+    prepare_run(config, main_process=True)
+    said = capsys.readouterr().err.splitlines()
+    logged = Path(config["results"], "logs", "preflight.log").read_text().splitlines()
+    assert said == [f"saddleflow: {line}" for line in logged]
+    (line,) = logged
+    assert "multiplicity" in line
+    assert "2 assumed" in line
+    assert line.endswith("cyanide")
 
 
 def test_write_inputs_says_when_the_folder_is_taken_away(tmp_path):

@@ -223,3 +223,15 @@ def test_outdated_documents_are_written_and_reported(tmp_path):
     assert settings_documents.write_documents(tmp_path) == []
     (tmp_path / settings_documents.DEFAULT_FILE).write_text("reactions: mine\n")
     assert "-reactions: mine" in settings_documents.differences(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configurations_of_the_project_are_right(path):
+    assert resolve_methods(load_settings(path))
+
+
+def test_the_examples_of_the_manual_are_right(tmp_path):
+    blocks = (CONFIG / "README.md").read_text().split("```yaml\n")[1:]
+    assert len(blocks) >= 5
+    for block in blocks:
+        assert resolve_methods(load_settings(write(tmp_path, block.split("```")[0])))
