@@ -140,8 +140,10 @@ class AseEngine:
         except CalculationFailed as error:
             kind = ScfError if "converge" in str(error).lower() else EngineCrashed
             raise kind(f"{self.name}: {error}") from error
-        except CalculatorSetupError as error:
-            raise InputError(f"engine {self.name}: {error}") from error
+        except (CalculatorSetupError, TypeError, ValueError, KeyError, NotImplementedError) as error:
+            # The same call would be refused again: the settings have to change.
+            message = f"engine {self.name}: the calculator refuses: {type(error).__name__}: {error}"
+            raise InputError(f"{message}; change engine.arguments or the molecule") from error
         except Exception as error:
             # Calculators of other projects raise what they like; the edge is here.
             raise EngineCrashed(f"{self.name}: {type(error).__name__}: {error}") from error

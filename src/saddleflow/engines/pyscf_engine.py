@@ -19,9 +19,10 @@ HARTREE_FOCK = ("hf", "rhf", "uhf", "scf")
 GUESSES = {True: ("minao", "huckel", "1e"), False: ("minao", "huckel", "1e", "minao+mix", "huckel+mix")}
 """First guesses that compete at the first geometry, for restricted (True) and unrestricted molecules."""
 CONVERGENCE = 1e-10
-"""Energy threshold in Hartree; PySCF's orbital-gradient threshold is its square root."""
+"""Energy threshold in Hartree."""
+GRADIENT_CONVERGENCE = 1e-7
+"""Norm of the orbital gradient; PySCF's own 1e-5 leaves noise of 1e-5 eV/Angstrom in the forces."""
 MAX_CYCLES = 150
-STATE_VERSION = 1
 
 
 class PyscfEngine:
@@ -100,7 +101,12 @@ class PyscfEngine:
             "program": "pyscf",
             "version": importlib.metadata.version("pyscf"),
             "level": self._options.level,
-            "settings": {"e_convergence": CONVERGENCE, "threads": self._options.threads},
+            "settings": {
+                "e_convergence": CONVERGENCE,
+                "gradient_convergence": GRADIENT_CONVERGENCE,
+                "threads": self._options.threads,
+                "multi_start": self._options.multi_start,
+            },
         }
 
     def close(self) -> None:
@@ -127,6 +133,7 @@ class PyscfEngine:
             field = dft.RKS(molecule) if self._restricted else dft.UKS(molecule)
             field.xc = self._options.method
         field.conv_tol = CONVERGENCE
+        field.conv_tol_grad = GRADIENT_CONVERGENCE
         field.max_cycle = MAX_CYCLES
         field.chkfile = None
         return field
