@@ -17,7 +17,7 @@ from saddleflow.errors import InputError
 from saddleflow.geometry import aligned
 from saddleflow.reaction import Reaction, check_reaction, lowest_multiplicity, reaction_problems
 from saddleflow.reaction_tables import Row, parse_integer, read_direction, read_table
-from saddleflow.xyz_files import PROBLEMS_SHOWN, Frame, read_frames, shortened, shown
+from saddleflow.xyz_files import PROBLEMS_SHOWN, Frame, read_frames, refuse_unprintable, shortened, shown
 
 __all__ = ["Reaction", "check_reaction", "lowest_multiplicity", "read_reactions"]
 
@@ -63,6 +63,9 @@ def read_reactions(path: str | Path) -> list[Reaction]:
     DownloadError
         A dataset is not there yet and can't be fetched.
     """
+    refuse_unprintable(path)
+    if not str(path).strip():
+        raise InputError("reactions: is empty; write the path of a folder, a file or a table")
     source = fetch(str(path)[len("dataset:") :]) if str(path).startswith("dataset:") else Path(path)
     try:
         source = source.expanduser()
@@ -88,7 +91,7 @@ def read_reactions(path: str | Path) -> list[Reaction]:
 
 def _unreadable(path: Path) -> str:
     """Why `path` is neither folder, structure file nor table."""
-    if os.path.lexists(str(path).replace("\0", "")):
+    if os.path.lexists(path):
         known = ", ".join((*STRUCTURE_SUFFIXES, *TABLE_SUFFIXES))
         return f"{path}: is neither a folder nor a file that ends in {known}; rename or convert it"
     try:

@@ -68,6 +68,7 @@ def read_text(path: Path) -> str:
     InputError
         The file is missing, unreadable, too large, empty, or not UTF-8 text.
     """
+    refuse_unprintable(path)
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, not a file")
@@ -84,6 +85,12 @@ def read_text(path: Path) -> str:
     return decode(path, data)
 
 
+def refuse_unprintable(path: str | Path) -> None:
+    """Raise InputError where a path would spoil messages and result files (line breaks, wrong bytes)."""
+    if not str(path).isprintable():
+        raise InputError(f"{ascii(str(path))[:200]}: the path holds unprintable characters; rename it")
+
+
 def decode(path: Path, data: bytes) -> str:
     """Text of a small UTF-8 file's bytes, line ends normalised to a single newline.
 
@@ -95,8 +102,6 @@ def decode(path: Path, data: bytes) -> str:
     if len(data) > LARGEST_FILE:
         limit = LARGEST_FILE // 1_000_000
         raise InputError(f"{path}: is larger than {limit} MB; split it into several files in one folder")
-    if not data.strip():
-        raise InputError(f"{path}: is empty; an xyz file holds the atom count, a comment and the atoms")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{path}: is UTF-16 text; save it as UTF-8")
     try:
@@ -105,6 +110,8 @@ def decode(path: Path, data: bytes) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         byte = data[error.start]
         raise InputError(f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8; save it as UTF-8") from None
+    if not text.strip():
+        raise InputError(f"{path}: is empty; an xyz file holds the atom count, a comment and the atoms")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(f"{path}, line {line}: holds a NUL byte; this is not a text file")
