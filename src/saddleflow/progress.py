@@ -83,8 +83,9 @@ def summary_line(searches: Sequence[SearchStatus]) -> str:
     verified = Counter(s.verification for s in searches if s.verification in ("passed", "failed", "not_run"))
     if verified:
         parts.append("verification " + " ".join(f"{n} {what}" for what, n in sorted(verified.items())))
-    if (estimate := seconds_left(searches)) is not None:
-        parts.append(f"about {_duration(estimate[0])} left with {estimate[1]} at a time")
+    rest = any(s.state not in (State.CONVERGED, State.FAILED) for s in searches)
+    if rest and (estimate := seconds_left(searches)) is not None:
+        parts.append(f"about {_duration(estimate)} left at this pace")
     return ", ".join(parts)
 
 

@@ -66,6 +66,8 @@ class SearchStatus:
         Since the journal's last line.
     wall_seconds : float or None
         Spent in the search so far.
+    ended_at : float or None
+        Unix time at which it ended.
     message : str
         For the user.
     """
@@ -81,6 +83,7 @@ class SearchStatus:
     verification: str = ""
     age_seconds: float | None = None
     wall_seconds: float | None = None
+    ended_at: float | None = None
     message: str = ""
 
 
@@ -124,7 +127,6 @@ def _ended(path: Path, stamp: int) -> SearchStatus:
 
     Reads only what is shown: reading a thousand run files whole would take a quarter of a minute.
     """
-    del stamp
     with open_hdf5(path, SCHEMA, REMEDY) as file:
         attributes = file.attrs
         rows = file["evaluations"]
@@ -146,6 +148,7 @@ def _ended(path: Path, stamp: int) -> SearchStatus:
             curvature=float(file["result"]["curvature"][()]),
             outcome=str(outcome),
             wall_seconds=float(attributes["wall_seconds"]),
+            ended_at=stamp / 1e9,
             message=str(attributes["message"]),
         )
 
@@ -252,21 +255,30 @@ def read_status(results: str | os.PathLike[str], now: float | None = None) -> li
     return [search_status(folder, reaction, method, now) for reaction in reactions for method in methods]
 
 
-def seconds_left(searches: Sequence[SearchStatus]) -> tuple[float, int] | None:
-    """Estimate of the time that the rest of the set takes, and how many searches run at a time.
+def seconds_left(searches: Sequence[SearchStatus], now: float | None = None) -> float | None:
+    """Estimate of the time that the rest of the set takes.
 
     Waiting searches take the mean wall time of the ended ones of their method (of all methods if there are
-    none), running ones what is missing to it, at least one call; the sum is divided by the number of
-    searches running now.
+    none), running ones what is missing to it, at least one call.  This work is divided by the pace: work
+    done since the present run began over the time since then, which counts how many searches run at a time
+    as well as what passes between them (verification, starts of processes).
+
+    Parameters
+    ----------
+    searches : sequence of SearchStatus
+        Of the whole set.
+    now : float, optional
+        Unix time.
 
     Returns
     -------
-    tuple of float and int, or None
-        None while no search runs or none has ended.
+    float or None
+        Seconds; None while no search has ended, and when nothing is going on.
     """
-    ended = [s for s in searches if s.state in (State.CONVERGED, State.FAILED) and s.wall_seconds is not None]
+    now = time.time() if now is None else now
+    ended = sorted((s for s in searches if s.ended_at is not None), key=lambda s: -s.ended_at)
     running = [s for s in searches if s.state is State.RUNNING]
-    if not ended or not running:
+    if not ended or (not running and now - ended[0].ended_at > SILENCE_SECONDS):
         return None
     everything = float(np.mean([s.wall_seconds for s in ended]))
 
@@ -274,8 +286,17 @@ def seconds_left(searches: Sequence[SearchStatus]) -> tuple[float, int] | None:
         own = [s.wall_seconds for s in ended if s.method == method]
         return float(np.mean(own)) if own else everything
 
+    # Only what ended without a long pause after it belongs to the present run.
+    begin, work = now, 0.0
+    for s in running:
+        spent = s.wall_seconds or 0.0
+        begin, work = min(begin, now - spent), work + spent
+    for s in ended:
+        if begin - s.ended_at > SILENCE_SECONDS:
+            break
+        begin, work = min(begin, s.ended_at - s.wall_seconds), work + s.wall_seconds
     rest = sum(mean(s.method) for s in searches if s.state in (State.WAITING, State.OUTDATED, State.STALLED))
     for s in running:
         spent = s.wall_seconds or 0.0
         rest += max(mean(s.method) - spent, spent / max(sum(s.calls.values()), 1))
-    return rest / len(running), len(running)
+    return rest * (now - begin) / work if work > 0 else None

@@ -169,23 +169,30 @@ def test_names_come_from_the_plan_and_not_from_stale_inputs(results):
     assert {s.reaction for s in read_status(results)} == {"a", "b", "old"}
 
 
-def test_the_estimate_uses_each_methods_own_mean_and_the_searches_at_a_time():
-    def one(method, state, wall=None, calls=0):
-        return SearchStatus("x", method, state, calls={"search": calls} if calls else {}, wall_seconds=wall)
+def one(method, state, wall=None, calls=0, ended_at=None):
+    counts = {"search": calls} if calls else {}
+    return SearchStatus("x", method, state, calls=counts, wall_seconds=wall, ended_at=ended_at)
 
+
+def test_the_estimate_uses_each_methods_own_mean_and_the_present_pace():
+    now = 10000.0
     searches = [
-        one("dimer", State.CONVERGED, 100.0, 50),
-        one("dimer", State.FAILED, 300.0, 150),
-        one("gp-dimer", State.CONVERGED, 10.0, 20),
+        one("dimer", State.CONVERGED, 100.0, 50, now - 100),  # began 200 s ago
+        one("dimer", State.FAILED, 300.0, 150, now - 5000),  # of an earlier run: counts for the mean only
+        one("gp-dimer", State.CONVERGED, 10.0, 20, now - 50),
         one("dimer", State.RUNNING, 50.0, 25),  # 150 s are missing to the mean
         one("gp-dimer", State.RUNNING, 30.0, 30),  # longer than the mean: one more call of 1 s
         one("gp-dimer", State.WAITING),
     ]
-    left, running = seconds_left(searches)
-    assert running == 2
-    assert left == pytest.approx((150.0 + 1.0 + 10.0) / 2)
-    assert seconds_left([one("dimer", State.CONVERGED, 1.0)]) is None
-    assert seconds_left([one("dimer", State.RUNNING, 1.0)]) is None
+    pace = (100.0 + 10.0 + 50.0 + 30.0) / 200.0
+    assert seconds_left(searches, now) == pytest.approx((150.0 + 1.0 + 10.0) / pace)
+
+
+def test_there_is_no_estimate_without_an_ended_search_or_when_nothing_goes_on():
+    assert seconds_left([one("dimer", State.RUNNING, 1.0, 5), one("dimer", State.WAITING)], 1e4) is None
+    paused = [one("dimer", State.CONVERGED, 1.0, 5, 1000.0), one("dimer", State.WAITING)]
+    assert seconds_left(paused, 1001.0) == pytest.approx(2.0)
+    assert seconds_left(paused, 1e4) is None
 
 
 def test_curvature_needs_a_rotation_near_the_last_point():
