@@ -227,6 +227,9 @@ def _results_problems(settings: Settings) -> list[Problem]:
     """Whether files can be made in the results folder, found out by making one."""
     path: tuple[str | int, ...] = ("results",)
     results = Path(settings.results)
+    if settings.results.startswith("~") or set(settings.results) & set("{}*\n"):
+        # Snakemake reads braces as wildcards, and nobody expands a tilde in a file name.
+        return [Problem(path, f"{settings.results!r} can't be used; write a path without {{ }} * and ~")]
     reactions = Path(settings.reactions)
     if reactions.is_dir() and results.resolve().is_relative_to(reactions.resolve()):
         advice = "its subfolders are read too; name a folder outside of it"

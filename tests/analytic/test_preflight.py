@@ -231,6 +231,12 @@ def test_results_folders_that_can_not_be(config, reactions, capsys, tmp_path, ki
     assert "name" in line
 
 
+@pytest.mark.parametrize("name", ["~/results", "res{reaction}", "a*"])
+def test_results_names_that_snakemake_or_the_shell_would_change(config, capsys, name):
+    (line,) = errors(capsys, config | {"results": name})
+    assert line.startswith("results: ")
+
+
 def test_a_results_folder_without_permission(config, capsys, monkeypatch, tmp_path):
     folder = tmp_path / "closed"
     folder.mkdir()
