@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,10 +79,15 @@ def write_inputs(plan: Plan, settings: Settings) -> RunPlan:
     try:
         for reaction in plan.reactions:
             path = inputs / "reactions" / f"{reaction.name}.json"
-            _write_json(path, reaction.to_dict(), IGNORED_IN_REACTIONS)
+            # Kept to the byte: the journal of an interrupted search is bound to what the file says.
+            if not _means(path, reaction.to_dict(), _of_reaction):
+                _write_json(path, reaction.to_dict())
         for name, method in plan.methods.items():
             document = {"name": name, "method": method.model_dump(mode="json"), "engine": engine}
-            _write_json(inputs / "methods" / f"{name}.json", document, ignored_in_engine=Engine.resource_keys)
+            path = inputs / "methods" / f"{name}.json"
+            # A longer time limit is for the searches that still have to run, so it is written, but under
+            # the old time.
+            _write_json(path, document, keep_time=_means(path, document, _of_method))
         _write_json(inputs / "verification.json", settings.verification.model_dump(mode="json"))
         names = {"reactions": [reaction.name for reaction in plan.reactions], "methods": list(plan.methods)}
         _write_json(inputs / "plan.json", names)
@@ -115,26 +120,27 @@ def _write(path: Path, text: str, keep_time: bool = False) -> None:
         os.utime(path, ns=(old, old))
 
 
-def _write_json(
-    path: Path,
-    document: dict,
-    ignored: frozenset[str] = frozenset(),
-    ignored_in_engine: frozenset[str] = frozenset(),
-) -> None:
-    """Write a JSON document; changes of ignored keys are written too, but do not make the file newer."""
+def _write_json(path: Path, document: dict, keep_time: bool = False) -> None:
+    _write(path, json.dumps(document, indent=1) + "\n", keep_time)
 
-    def meaning(data: dict) -> dict:
-        kept = {key: value for key, value in data.items() if key not in ignored}
-        if isinstance(kept.get("engine"), dict):
-            kept["engine"] = {k: v for k, v in kept["engine"].items() if k not in ignored_in_engine}
-        return kept
 
+def _means(path: Path, document: dict, meaning: Callable[[dict], dict]) -> bool:
+    """Whether the file at `path` says what `document` says, as far as `meaning` keeps it."""
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        same = isinstance(old, dict) and meaning(old) == meaning(json.loads(json.dumps(document)))
-    except (OSError, ValueError):
-        same = False
-    _write(path, json.dumps(document, indent=1) + "\n", keep_time=same)
+        return meaning(json.loads(path.read_text(encoding="utf-8"))) == meaning(
+            json.loads(json.dumps(document))
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _of_reaction(document: dict) -> dict:
+    return {key: value for key, value in document.items() if key not in IGNORED_IN_REACTIONS}
+
+
+def _of_method(document: dict) -> dict:
+    engine = {key: value for key, value in document["engine"].items() if key not in Engine.resource_keys}
+    return document | {"engine": engine}
 
 
 def planned(results: str | Path) -> tuple[list[str], list[str]]:

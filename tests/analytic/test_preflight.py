@@ -134,11 +134,14 @@ def test_where_reactions_lie_and_how_the_engine_is_run_makes_nothing_newer(confi
     prepare_run(config, main_process=True)
     age(config["results"])
     before = times(config["results"])
+    hcn = Path(config["results"], "inputs/reactions/hcn.json")
+    content = hcn.read_bytes()
     moved = tmp_path / "moved"
     reactions.rename(moved)
     engine = {"program": "xtb", "threads": 2, "timeout_seconds": 7}
     prepare_run(config | {"reactions": str(moved), "engine": engine}, main_process=True)
     assert changed(config["results"], before) == {"inputs/settings.yaml"}
+    assert hcn.read_bytes() == content  # journals of interrupted searches are bound to it
     method = json.loads(Path(config["results"], "inputs/methods/dimer.json").read_text())
     assert method["engine"]["timeout_seconds"] == 7  # but searches that still have to run know
 
