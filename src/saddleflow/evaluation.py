@@ -189,7 +189,7 @@ class Evaluate(Protocol):
         ...
 
 
-class SearchStopped(Exception):  # noqa: N818 - it is a result, not an error
+class SearchStopped(Exception):
     """Ends a search from inside with an outcome.
 
     Parameters

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import importlib.util
+import inspect
 import io
 import json
 import os
@@ -23,7 +24,7 @@ import traceback
 PR_SET_PDEATHSIG = 1
 FAILURES = {
     "SCFConvergenceError": "scf",
-    "ValidationError": "geometry",
+    "ValidationError": "input",
     "BasisSetNotFound": "input",
 }
 
@@ -45,7 +46,9 @@ def die_with_parent(parent):
 
 
 def limit_memory(memory_mb):
-    """Let a runaway allocation fail here instead of taking the machine down."""
+    """Let a runaway allocation fail here instead of taking the machine down (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
     # Psi4 keeps to memory_mb for its tensors; libraries, threads' stacks and buffers come on top.
     limit = 2 * memory_mb * 10**6 + 4 * 10**9
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -89,6 +92,8 @@ class Server:
             "ints_tolerance": 1e-10,
             "e_convergence": energy,
             "d_convergence": gradient,
+            # Non-local correlation in every iteration: the iterations here know no step after them.
+            "dft_vv10_postscf": False,
         }
         for name, value in self.settings.items():
             self.core.set_global_option(name.upper(), value)
@@ -151,7 +156,10 @@ class Server:
         base = core.Wavefunction.build(molecule, request["basis"])
         wavefunction = self.proc.scf_wavefunction_factory(name, base, reference)
         if hasattr(wavefunction, "_disp_functor"):
-            wavefunction.set_variable("-D Energy", wavefunction._disp_functor.compute_energy(molecule))
+            compute = wavefunction._disp_functor.compute_energy
+            # Psi4 1.4 and newer hand over the wave function as well.
+            more = (wavefunction,) if len(inspect.signature(compute).parameters) > 1 else ()
+            wavefunction.set_variable("-D Energy", compute(molecule, *more))
         wavefunction.initialize()
         return wavefunction, restricted
 
@@ -202,10 +210,13 @@ class Server:
         wavefunction, field, solution, notes = self.solve(request)
         state = pack(self.numpy, field.to_orthogonal(solution.occupied))
         self.accept(wavefunction, solution)
-        gradient = self.proc.run_scf_gradient("scf", ref_wfn=wavefunction).gradient()
+        done = self.proc.run_scf_gradient(scf_name(request["method"]), ref_wfn=wavefunction)
+        gradient = self.numpy.array(done.gradient()).ravel()
+        if not self.numpy.isfinite(gradient).all():
+            raise CallError("scf", "the gradient holds numbers that are not finite")
         return {
             "energy": solution.energy,
-            "gradient": self.numpy.array(gradient).ravel().tolist(),
+            "gradient": gradient.tolist(),
             "iterations": field.builds,
             "spin_square": field.spin_square(solution.occupied),
             "state": state,
@@ -217,7 +228,7 @@ class Server:
         wavefunction, _, solution, _ = self.solve(request)
         self.accept(wavefunction, solution)
         try:
-            done = self.proc.run_scf_hessian("scf", ref_wfn=wavefunction)
+            done = self.proc.run_scf_hessian(scf_name(request["method"]), ref_wfn=wavefunction)
         except self.psi4.ValidationError:
             return {"hessian": None}
         return {"hessian": self.numpy.array(done.hessian()).ravel().tolist()}
@@ -230,6 +241,8 @@ class Server:
             return {"error": error.kind, "message": str(error)}
         except Exception as error:
             kind = FAILURES.get(type(error).__name__, "crash")
+            if kind == "input" and "close" in str(error):
+                kind = "geometry"
             return {"error": kind, "message": first_line(error), "traceback": traceback.format_exc()}
         finally:
             self.core.clean()
