@@ -38,7 +38,79 @@ def factorised(matrix: np.ndarray) -> np.ndarray:
     raise LinAlgError("covariance matrix is not positive definite")
 
 
-class GaussianProcess:
+class KernelExpansion:
+    """Mean of a conditioned process as a sum over observations, with gradient and Hessian.
+
+    Parameters
+    ----------
+    descriptor : InverseDistances
+        The features.
+    phi : ndarray, shape (n, P)
+        Features of the observations.
+    weights : ndarray, shape (P,)
+        w_p of the kernel, Angstrom^2.
+    signal_variance : float
+        s2 in eV^2.
+    energy_weights : ndarray, shape (n,)
+        What the solved system gives each observed energy, 1/eV.
+    directions : ndarray, shape (n, P)
+        J_i alpha_i: in feature space an observed gradient acts through one direction.
+    offset : float
+        Constant part of the mean, eV.
+    """
+
+    def __init__(
+        self,
+        descriptor: InverseDistances,
+        phi: np.ndarray,
+        weights: np.ndarray,
+        signal_variance: float,
+        energy_weights: np.ndarray,
+        directions: np.ndarray,
+        offset: float,
+    ):
+        self.descriptor = descriptor
+        self._phi = phi
+        self._weights = weights
+        self._signal_variance = signal_variance
+        self._energy_weights = energy_weights
+        self._directions = directions
+        self._offset = offset
+
+    def _feature_terms(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Differences d (n, P), kse (n,), kse (a + s) (n,), and weighted differences (n, P)."""
+        d = self.descriptor.features(positions) - self._phi
+        weighted = d * self._weights
+        kse = self._signal_variance * np.exp(-0.5 * np.einsum("ip,ip->i", d, weighted))
+        s = np.einsum("ip,ip->i", weighted, self._directions)
+        return d, kse, kse * (self._energy_weights + s), weighted
+
+    def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean energy (eV) and gradient (shape (D,), eV/Angstrom) at `positions` (any shape of D numbers)."""
+        d, kse, mixed, _ = self._feature_terms(positions)
+        energy = float(mixed.sum()) + self._offset
+        feature_gradient = self._weights * (kse @ self._directions - mixed @ d)
+        return energy, self.descriptor.pull_back(positions, feature_gradient)
+
+    def gradient(self, positions: np.ndarray) -> np.ndarray:
+        """Mean gradient, shape (D,), eV/Angstrom."""
+        return self.energy_gradient(positions)[1]
+
+    def hessian(self, positions: np.ndarray) -> np.ndarray:
+        """Analytic Hessian of the mean, shape (D, D), eV/Angstrom^2."""
+        d, kse, mixed, weighted = self._feature_terms(positions)
+        v = self._directions * self._weights
+        cross = (weighted * kse[:, None]).T @ v
+        feature_hessian = (weighted * mixed[:, None]).T @ weighted - cross - cross.T
+        feature_hessian[np.diag_indices_from(feature_hessian)] -= mixed.sum() * self._weights
+        feature_gradient = self._weights * (kse @ self._directions - mixed @ d)
+        jacobian = self.descriptor.jacobian(positions)
+        return jacobian.T @ feature_hessian @ jacobian + self.descriptor.curvature_term(
+            positions, feature_gradient
+        )
+
+
+class GaussianProcess(KernelExpansion):
     """Surrogate surface conditioned on energies and gradients.
 
     Parameters
@@ -71,53 +143,24 @@ class GaussianProcess:
         constant: float,
         noise_variance: float,
     ):
-        self.descriptor: InverseDistances = training.descriptor
         self.hyperparameters = hyperparameters
         self.constant = constant
-        # Snapshots: observations that are added later belong to the next process.
-        self._phi, self._jacobians = training.phi, training.jacobians
         n = len(training)
         matrix, _ = covariance(training, hyperparameters, constant)
         matrix[np.diag_indices_from(matrix)] += noise_variance
         self._factor = factorised(matrix)
         data = np.concatenate([energies, np.ravel(gradients)])
         alpha = cho_solve((self._factor, True), data, check_finite=False)
-        self._energy_weights = alpha[:n]
-        # In feature space an observed gradient acts through one direction v = J alpha per sample.
-        self._directions = np.einsum("ipa,ia->ip", training.jacobians, alpha[n:].reshape(n, -1))
-        self._weights = pair_weights(self.descriptor, hyperparameters.length_scales)
-        self._offset = constant * float(self._energy_weights.sum())
-
-    def _feature_terms(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Differences d (n, P), kse (n,), kse (a + s) (n,), and weighted differences (n, P)."""
-        d = self.descriptor.features(positions) - self._phi
-        weighted = d * self._weights
-        kse = self.hyperparameters.signal_variance * np.exp(-0.5 * np.einsum("ip,ip->i", d, weighted))
-        s = np.einsum("ip,ip->i", weighted, self._directions)
-        return d, kse, kse * (self._energy_weights + s), weighted
-
-    def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean energy (eV) and gradient (shape (D,), eV/Angstrom) at `positions` (any shape of D numbers)."""
-        d, kse, mixed, _ = self._feature_terms(positions)
-        energy = float(mixed.sum()) + self._offset
-        feature_gradient = self._weights * (kse @ self._directions - mixed @ d)
-        return energy, self.descriptor.pull_back(positions, feature_gradient)
-
-    def gradient(self, positions: np.ndarray) -> np.ndarray:
-        """Mean gradient, shape (D,), eV/Angstrom."""
-        return self.energy_gradient(positions)[1]
-
-    def hessian(self, positions: np.ndarray) -> np.ndarray:
-        """Analytic Hessian of the mean, shape (D, D), eV/Angstrom^2."""
-        d, kse, mixed, weighted = self._feature_terms(positions)
-        v = self._directions * self._weights
-        cross = (weighted * kse[:, None]).T @ v
-        feature_hessian = (weighted * mixed[:, None]).T @ weighted - cross - cross.T
-        feature_hessian[np.diag_indices_from(feature_hessian)] -= mixed.sum() * self._weights
-        feature_gradient = self._weights * (kse @ self._directions - mixed @ d)
-        jacobian = self.descriptor.jacobian(positions)
-        return jacobian.T @ feature_hessian @ jacobian + self.descriptor.curvature_term(
-            positions, feature_gradient
+        # Arrays of this moment: observations that are added later belong to the next process.
+        self._jacobians = training.jacobians
+        super().__init__(
+            training.descriptor,
+            training.phi,
+            pair_weights(training.descriptor, hyperparameters.length_scales),
+            hyperparameters.signal_variance,
+            alpha[:n],
+            np.einsum("ipa,ia->ip", training.jacobians, alpha[n:].reshape(n, -1)),
+            constant * float(alpha[:n].sum()),
         )
 
     def standard_deviations(self, positions: np.ndarray) -> tuple[float, float]:
