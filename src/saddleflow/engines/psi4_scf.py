@@ -228,8 +228,9 @@ class Contest:
         Fock matrix of each spin from superposed atomic densities.
     """
 
-    FIRST = ("sad", "mix 1 0", "damp 4 mix", "mix 0 1")
-    """Starts that are always made; restricted molecules need only the first two."""
+    FIRST_RESTRICTED = ("sad", "damp 4 mix", "gwh", "core")
+    FIRST_UNRESTRICTED = ("sad", "mix 1 0", "damp 4 mix", "mix 0 1")
+    """Starts that are always made."""
     FURTHER = (
         "mix 0 0",
         "damp 12 mix",
@@ -253,13 +254,13 @@ class Contest:
 
     def run(self):
         """Lowest converged state, to the loose thresholds, and its name; None when no start converges."""
-        first = self.FIRST[:2] if self.field.restricted else self.FIRST
+        first = self.FIRST_RESTRICTED if self.field.restricted else self.FIRST_UNRESTRICTED
         for name in first:
             self.start(name)
-        if len(self.solutions) < len(first) or self.votes() < len(first):
-            for name in self.FURTHER:
-                if self.votes() >= self.ENOUGH:
-                    break
+        for name in self.FURTHER:
+            if self.votes() >= self.ENOUGH:
+                break
+            if name not in first:
                 self.start(name)
         if not self.solutions:
             for name in ("sad", "mix 1 0", "core"):
@@ -281,6 +282,8 @@ class Contest:
 
     def votes(self):
         """How many starts have found the lowest state so far."""
+        if not self.solutions:
+            return 0
         energies = [solution.energy for solution in self.solutions.values()]
         return sum(energy < min(energies) + SAME_STATE for energy in energies)
 

@@ -243,6 +243,9 @@ class Server:
             kind = FAILURES.get(type(error).__name__, "crash")
             if kind == "input" and "close" in str(error):
                 kind = "geometry"
+            elif "cannot compute" in str(error):
+                # Such as the gradient of non-local correlation: the level has to change.
+                kind = "input"
             return {"error": kind, "message": first_line(error), "traceback": traceback.format_exc()}
         finally:
             self.core.clean()
