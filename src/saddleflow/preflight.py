@@ -192,16 +192,22 @@ def _engine_problems(settings: Settings, symbols: set[str]) -> list[Problem]:
 
 
 def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:
-    """Why the default start direction can't be had; GFN2-xTB knows its own elements."""
+    """Why an xTB surface can't be had that a start direction or a method's prior asks for."""
     from saddleflow.engines.catalogue import check_engine
 
-    if not any(method.start.direction == "xtb_softest_mode" for method in methods.values()):
-        return []
+    asking: dict[str, str] = {}
+    for name, method in methods.items():
+        if method.start.direction == "xtb_softest_mode":
+            asking.setdefault("GFN2-xTB", "start.direction: xtb_softest_mode")
+        prior = getattr(method, "prior", "")
+        if "xtb" in str(prior).lower():
+            asking.setdefault(prior, f"method {name}: prior {prior}")
     symbols = {symbol for reaction in reactions for symbol in reaction.symbols}
-    return [
-        f"start.direction: xtb_softest_mode: {message} (or write another direction, such as random)"
-        for message in check_engine(Engine(program="xtb", method="GFN2-xTB"), symbols)
-    ]
+    problems: dict[str, str] = {}
+    for surface, what in asking.items():
+        for message in check_engine(Engine(program="xtb", method=surface), symbols):
+            problems.setdefault(message, f"{what}: {message} (or choose another)")
+    return list(problems.values())
 
 
 def _direction_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:
