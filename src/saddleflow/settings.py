@@ -142,7 +142,43 @@ class GPDimer(Method):
     """Project translations and rotations out of the inner steps (published: off)."""
 
 
-AnyMethod = Annotated[Dimer | GPDimer, Field(discriminator="algorithm")]
+class PriorGPDimer(Method):
+    """Saddle search on a Gaussian process that corrects an xTB surface: a third of the published calls."""
+
+    algorithm: Literal["prior-gp-dimer"] = "prior-gp-dimer"
+    max_calls: Annotated[int, Field(ge=1)] = 150
+    """Budget of engine calls, restarts and the fallback included."""
+    prior: Literal["GFN1-xTB", "GFN2-xTB", "constant"] = "GFN1-xTB"
+    """Cheap surface that the Gaussian process corrects."""
+    prior_weight_sigma: Annotated[float, Field(gt=0)] = 0.2
+    """Standard deviation of the weight of the prior surface about 1."""
+    length_scale: Annotated[float, Field(gt=0)] = 0.6
+    """Of the kernel on inverse distances, 1/Angstrom."""
+    energy_noise: Annotated[float, Field(gt=0)] = 2e-4
+    """Standard deviation of energies, eV."""
+    gradient_noise: Annotated[float, Field(gt=0)] = 1e-3
+    """Standard deviation of gradient components, eV/Angstrom."""
+    trust_radius: Annotated[float, Field(gt=0)] = 0.3
+    """First trust radius: largest motion of an atom from one evaluation to the next, Angstrom."""
+    max_trust_radius: Annotated[float, Field(gt=0)] = 0.6
+    """The radius grows up to this where predictions are good, Angstrom."""
+    min_trust_radius: Annotated[float, Field(gt=0)] = 0.05
+    """The radius shrinks down to this where they are bad, Angstrom."""
+    max_atom_step: Annotated[float, Field(gt=0)] = 0.12
+    """Largest motion of an atom in one step on the surrogate, Angstrom."""
+    max_inner_steps: Annotated[int, Field(ge=1)] = 60
+    """Steps on the surrogate between two evaluations at most."""
+    hessian_rebuild_distance: Annotated[float, Field(gt=0)] = 0.3
+    """The prior's Hessian is made anew when an atom has moved so far, Angstrom."""
+    relaxation_distance: Annotated[float, Field(ge=0)] = 0.5
+    """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
+    relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
+    """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
+    restarts: Annotated[int, Field(ge=0)] = 2
+    """How often a wandering search goes back before the published GP-dimer takes over."""
+
+
+AnyMethod = Annotated[Dimer | GPDimer | PriorGPDimer, Field(discriminator="algorithm")]
 """Any search method, told apart by ``algorithm``; a new search adds its model here."""
 
 
