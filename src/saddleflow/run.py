@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,8 @@ from saddleflow.evaluation import (
     SearchStopped,
     TracePoint,
 )
-from saddleflow.reactions import Reaction
+from saddleflow.provenance import machine, now, versions
+from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile, write_run_file
 from saddleflow.searches.base import guard_dissociation, interrupted, is_converged, residual
 from saddleflow.searches.catalogue import SEARCHES
@@ -71,11 +70,7 @@ def run_search(
     ledger = Ledger(
         engine,
         Path(journal),
-        key={
-            "reaction": reaction.to_dict(),
-            "method": specification["method"],
-            "engine": specification["engine"],
-        },
+        key=_key(reaction, specification),
         max_calls=method.max_calls,
         header={"reaction": reaction.name, "method": specification["name"], "machine": platform.node()},
         on_evaluation=progress,
@@ -89,6 +84,14 @@ def run_search(
     finally:
         ledger.close(remove_journal=finished)
     return run.result.outcome
+
+
+def _key(reaction: Reaction, specification: dict) -> dict:
+    """What the evaluations of a search depend on: not on where a file lay, or how long a call may take."""
+    structure = {name: value for name, value in reaction.to_dict().items() if name != "source"}
+    engine = specification["engine"]
+    level = {name: value for name, value in engine.items() if name not in EngineSettings.resource_keys}
+    return {"reaction": structure, "method": specification["method"], "engine": level}
 
 
 def _write_saddle(run: RunFile, path: Path) -> None:
@@ -148,9 +151,9 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
         wall_seconds=ledger.engine_seconds + surrogate_seconds,
         engine_seconds=ledger.engine_seconds,
         surrogate_seconds=surrogate_seconds,
-        machine={"node": platform.node(), "system": platform.platform(), "processor": platform.machine()},
-        versions=_versions(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine(),
+        versions=versions(),
+        created=now(),
     )
 
 
@@ -171,16 +174,6 @@ def _checked(result: SearchResult, evaluations: list[Evaluation], method: Method
         result.trace,
         result.hessian,
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("saddleflow", "numpy", "scipy", "ase", "h5py", "tblite", "pyscf"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def search(

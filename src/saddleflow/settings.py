@@ -174,8 +174,8 @@ class PriorGPDimer(Method):
     """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
     """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
-    restarts: Annotated[int, Field(ge=0)] = 2
-    """How often a wandering search goes back before the published GP-dimer takes over."""
+    patience: Annotated[int, Field(ge=1)] = 30
+    """Calls after which the published GP-dimer takes over from the guess."""
 
 
 AnyMethod = Annotated[Dimer | GPDimer | PriorGPDimer, Field(discriminator="algorithm")]

@@ -6,5 +6,6 @@ from pathlib import Path
 from saddleflow.analysis.figures import draw_figures
 
 with open(snakemake.log[0], "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-    for path in draw_figures(snakemake.input.summary, snakemake.params.results, Path(snakemake.output[0]).parent):
+    folder = Path(snakemake.output[0]).parent
+    for path in draw_figures(snakemake.input.summary, snakemake.params.results, folder):
         print(path)

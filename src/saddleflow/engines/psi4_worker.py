@@ -13,7 +13,6 @@ import base64
 import ctypes
 import importlib.util
 import inspect
-import io
 import json
 import os
 import resource
@@ -80,7 +79,7 @@ class Server:
         from psi4.driver.procrouting import proc
 
         self.numpy, self.psi4, self.core, self.proc = numpy, psi4, psi4.core, proc
-        spec = importlib.util.spec_from_file_location("psi4_scf", os.path.join(here, "psi4_scf.py"))
+        spec = importlib.util.spec_from_file_location("scf_starts", os.path.join(here, "scf_starts.py"))
         self.scf = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.scf)
         self.core.be_quiet()
@@ -169,8 +168,8 @@ class Server:
         # The atomic densities have to be made before anything else; without previous orbitals only.
         wavefunction, restricted = self.wavefunction(request, "CORE" if state else "SAD")
         atomic = None if state else self.sad_fock(wavefunction)
-        field = self.scf.Field(wavefunction, restricted)
-        previous = unpack(self.numpy, state) if state else None
+        field = psi4_field(self.scf, self.numpy, wavefunction, restricted)
+        previous = self.scf.unpack(base64.b64decode(state)) if state else None
         solution, notes = self.scf.solve(field, atomic, previous, request["multi_start"])
         if solution is None and state:
             wavefunction.finalize()
@@ -208,7 +207,7 @@ class Server:
     def call_evaluate(self, request):
         """Energy and gradient."""
         wavefunction, field, solution, notes = self.solve(request)
-        state = pack(self.numpy, field.to_orthogonal(solution.occupied))
+        state = base64.b64encode(self.scf.pack(field.to_orthogonal(solution.occupied))).decode("ascii")
         self.accept(wavefunction, solution)
         done = self.proc.run_scf_gradient(scf_name(request["method"]), ref_wfn=wavefunction)
         gradient = self.numpy.array(done.gradient()).ravel()
@@ -263,17 +262,28 @@ def first_line(error):
     return f"{type(error).__name__}: {' '.join(lines[:2])}"[:300]
 
 
-def pack(numpy, arrays):
-    """Arrays as base64 of an uncompressed npz: exact, small, no pickle."""
-    buffer = io.BytesIO()
-    numpy.savez(buffer, *arrays)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+def psi4_field(scf, numpy, wavefunction, restricted):
+    """Field of an initialised Psi4 wave function (scf_starts.Field, which this script loads late)."""
 
+    class Psi4Field(scf.Field):
+        def fock(self, occupied):
+            for matrix, orbitals in zip((wavefunction.Ca(), wavefunction.Cb()), occupied):
+                numpy.asarray(matrix)[:, : orbitals.shape[1]] = orbitals
+            wavefunction.form_D()
+            wavefunction.form_G()
+            wavefunction.form_F()
+            energy = wavefunction.compute_E()
+            matrices = (wavefunction.Fa(), wavefunction.Fb())[: len(self.spins)]
+            return energy, [numpy.array(matrix) for matrix in matrices]
 
-def unpack(numpy, text):
-    """Inverse of :func:`pack`."""
-    with numpy.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as archive:
-        return [archive[name] for name in archive.files]
+    return Psi4Field(
+        numpy.array(wavefunction.S()),
+        numpy.array(wavefunction.H()),
+        (wavefunction.nalpha(), wavefunction.nbeta()),
+        restricted,
+        # Psi4 itself decided how many functions are linearly independent.
+        numpy.asarray(wavefunction.Ca()).shape[1],
+    )
 
 
 def main():

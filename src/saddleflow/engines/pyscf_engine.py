@@ -4,25 +4,56 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import io
 
 import numpy as np
 from ase.units import Bohr, Hartree
 
 from saddleflow import settings
 from saddleflow.engines.checks import check_electrons, check_positions
+from saddleflow.engines.scf_starts import TIGHT, Field, pack, solve, unpack
 from saddleflow.errors import EngineUnavailable, InputError, ScfError
 from saddleflow.evaluation import EngineResult
 from saddleflow.reactions import Reaction
 
 HARTREE_FOCK = ("hf", "rhf", "uhf", "scf")
-GUESSES = {True: ("minao", "huckel", "1e"), False: ("minao", "huckel", "1e", "minao+mix", "huckel+mix")}
-"""First guesses that compete at the first geometry, for restricted (True) and unrestricted molecules."""
-CONVERGENCE = 1e-10
-"""Energy threshold in Hartree."""
-GRADIENT_CONVERGENCE = 1e-7
-"""Norm of the orbital gradient; PySCF's own 1e-5 leaves noise of 1e-5 eV/Angstrom in the forces."""
-MAX_CYCLES = 150
+
+
+class PyscfField(Field):
+    """Fock matrices from a PySCF mean-field object."""
+
+    def __init__(self, mean_field, restricted: bool):
+        self.mean_field = mean_field
+        super().__init__(
+            mean_field.get_ovlp(), mean_field.get_hcore(), tuple(mean_field.mol.nelec), restricted
+        )
+
+    def fock(self, occupied):
+        """Energy and Fock matrices of the determinant with these occupied orbitals."""
+        densities = [orbitals @ orbitals.T for orbitals in occupied]
+        return self.fock_of_density(2.0 * densities[0] if self.restricted else np.array(densities))
+
+    def fock_of_density(self, density: np.ndarray):
+        """Energy and Fock matrices of a density (two of them, shape (2, n, n), unless restricted)."""
+        potential = self.mean_field.get_veff(dm=density)
+        energy = float(self.mean_field.energy_tot(density, self.core_hamiltonian, potential))
+        fock = self.core_hamiltonian + np.asarray(potential)
+        return energy, [fock] if self.restricted else list(fock)
+
+    def accept(self, solution):
+        """The mean-field object as if it had converged to the solution by itself."""
+        energies, coefficients, occupations = [], [], []
+        for (values, orbitals), n in zip(solution.orbitals, self.spins, strict=True):
+            energies.append(values)
+            coefficients.append(orbitals)
+            occupations.append((np.arange(len(values)) < n) * (2.0 if self.restricted else 1.0))
+        field = self.mean_field
+        field.mo_energy, field.mo_coeff, field.mo_occ = (
+            (energies[0], coefficients[0], occupations[0])
+            if self.restricted
+            else (np.array(energies), np.array(coefficients), np.array(occupations))
+        )
+        field.e_tot, field.converged = solution.energy, True
+        return field
 
 
 class PyscfEngine:
@@ -53,7 +84,7 @@ class PyscfEngine:
         self._options = options
         self._reaction = reaction
         self._restricted = reaction.multiplicity == 1
-        self._orbitals: list[np.ndarray] | None = None
+        self._state = b""
 
     def evaluate(self, positions: np.ndarray) -> EngineResult:
         """Energy and forces at `positions` (shape (N, 3), Angstrom).
@@ -65,16 +96,15 @@ class PyscfEngine:
         ------
         ScfError, GeometryError
         """
-        field, notes, cycles = self._solve(positions)
-        gradient = field.nuc_grad_method().kernel()
-        self._orbitals = self._orthogonal(field)
-        spin_square = float(field.spin_square()[0]) if not self._restricted else 0.0
+        field, solution, notes = self._solve(positions)
+        gradient = field.accept(solution).nuc_grad_method().kernel()
+        self._state = pack(field.to_orthogonal(solution.occupied))
         return EngineResult(
-            energy=float(field.e_tot) * Hartree,
+            energy=solution.energy * Hartree,
             forces=-np.array(gradient, float) * (Hartree / Bohr),
-            scf_iterations=cycles,
-            spin_square=spin_square,
-            state=_pack(self._orbitals),
+            scf_iterations=field.builds,
+            spin_square=field.spin_square(solution.occupied),
+            state=self._state,
             notes=notes,
         )
 
@@ -85,15 +115,15 @@ class PyscfEngine:
         ------
         ScfError, GeometryError
         """
-        field, _, _ = self._solve(positions)
-        blocks = np.array(field.Hessian().kernel())
+        field, solution, _ = self._solve(positions)
+        blocks = np.array(field.accept(solution).Hessian().kernel())
         size = 3 * len(self._reaction.symbols)
         hessian = blocks.transpose(0, 2, 1, 3).reshape(size, size) * (Hartree / Bohr**2)
         return 0.5 * (hessian + hessian.T)
 
     def restore(self, state: bytes) -> None:
         """Start the next evaluation from the orbitals in `state`; empty: search all guesses again."""
-        self._orbitals = _unpack(state) if state else None
+        self._state = state
 
     def provenance(self) -> dict:
         """Program, version, level of theory and settings."""
@@ -102,8 +132,8 @@ class PyscfEngine:
             "version": importlib.metadata.version("pyscf"),
             "level": self._options.level,
             "settings": {
-                "e_convergence": CONVERGENCE,
-                "gradient_convergence": GRADIENT_CONVERGENCE,
+                "e_convergence": TIGHT[0],
+                "d_convergence": TIGHT[1],
                 "threads": self._options.threads,
                 "multi_start": self._options.multi_start,
             },
@@ -112,7 +142,7 @@ class PyscfEngine:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _field(self, positions: np.ndarray):
+    def _mean_field(self, positions: np.ndarray):
         """Mean-field object at a geometry, quiet."""
         from pyscf import dft, gto, lib, scf
 
@@ -132,82 +162,26 @@ class PyscfEngine:
         else:
             field = dft.RKS(molecule) if self._restricted else dft.UKS(molecule)
             field.xc = self._options.method
-        field.conv_tol = CONVERGENCE
-        field.conv_tol_grad = GRADIENT_CONVERGENCE
-        field.max_cycle = MAX_CYCLES
         field.chkfile = None
         return field
 
     def _solve(self, positions: np.ndarray):
-        """Converged mean field, notes and cycles spent."""
-        cycles = 0
-        if self._orbitals is not None:
-            field = self._field(positions)
-            field.kernel(dm0=self._projected(field))
-            cycles += field.cycles
-            if field.converged:
-                return field, {"scf_start": "previous orbitals"}, cycles
-        best, winner = None, ""
-        guesses = GUESSES[self._restricted] if self._options.multi_start else ("minao",)
-        for guess in guesses:
-            field = self._field(positions)
-            field.kernel(dm0=self._guess(field, guess))
-            cycles += field.cycles
-            # A later start has to be lower by more than noise to win.
-            if field.converged and (best is None or field.e_tot < best.e_tot - 1e-6):
-                best, winner = field, guess
-        if best is None:
-            raise ScfError(f"PySCF: SCF not converged from any of {len(guesses)} starts")
-        return best, {"scf_start": winner, "scf_starts": len(guesses)}, cycles
-
-    def _guess(self, field, name: str) -> np.ndarray:
-        """Density of a named guess; ``+mix`` turns HOMO and LUMO by 45 degrees, each spin its own way."""
-        kind, _, mix = name.partition("+")
-        density = field.get_init_guess(key=kind)
-        if not mix:
-            return density
-        energies, orbitals = field.eig(field.get_fock(dm=density), field.get_ovlp())
-        occupations = field.get_occ(energies, orbitals)
-        for spin, sign in ((0, 1.0), (1, -1.0)):
-            order = np.argsort(energies[spin])
-            orbitals[spin] = orbitals[spin][:, order]
-            occupations[spin] = occupations[spin][order]
-            n = int(occupations[spin].sum())
-            if 0 < n < orbitals[spin].shape[1]:
-                homo, lumo = orbitals[spin][:, n - 1].copy(), orbitals[spin][:, n].copy()
-                orbitals[spin][:, n - 1] = (homo + sign * lumo) / np.sqrt(2.0)
-        return field.make_rdm1(orbitals, occupations)
-
-    def _orthogonal(self, field) -> list[np.ndarray]:
-        """Occupied orbitals in the symmetrically orthogonalised basis, S^1/2 C."""
-        root = _power(field.get_ovlp(), 0.5)
-        coefficients, occupations = np.atleast_3d(field.mo_coeff), np.atleast_2d(field.mo_occ)
-        if self._restricted:
-            return [root @ field.mo_coeff[:, field.mo_occ > 0]]
-        return [root @ coefficients[spin][:, occupations[spin] > 0] for spin in (0, 1)]
-
-    def _projected(self, field) -> np.ndarray:
-        """Density at this geometry from the previous orbitals, C = S^-1/2 (S'^1/2 C')."""
-        inverse_root = _power(field.get_ovlp(), -0.5)
-        densities = [half @ half.T for half in (inverse_root @ c for c in self._orbitals)]
-        return 2.0 * densities[0] if self._restricted else np.array(densities)
-
-
-def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
-    """Power of a symmetric positive matrix."""
-    values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.maximum(values, 1e-10) ** exponent) @ vectors.T
-
-
-def _pack(arrays: list[np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, *arrays)
-    return buffer.getvalue()
-
-
-def _unpack(state: bytes) -> list[np.ndarray]:
-    with np.load(io.BytesIO(state), allow_pickle=False) as archive:
-        return [archive[name] for name in archive.files]
+        """Field, converged solution and notes at a geometry."""
+        mean_field = self._mean_field(positions)
+        field = PyscfField(mean_field, self._restricted)
+        notes: dict = {}
+        if self._state:
+            solution, notes = solve(field, None, unpack(self._state), self._options.multi_start)
+            if solution is not None:
+                return field, solution, notes
+            notes = {"scf_previous_failed": True}
+        atomic = field.fock_of_density(mean_field.get_init_guess(key="minao"))[1]
+        solution, found = solve(field, atomic, None, self._options.multi_start)
+        if solution is None:
+            raise ScfError(
+                f"PySCF: the SCF does not converge from any of {found.get('scf_starts', 1)} starts"
+            )
+        return field, solution, {**found, **notes}
 
 
 def pyscf_problems(options: settings.Engine, symbols: set[str]) -> list[str]:

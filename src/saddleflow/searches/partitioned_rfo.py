@@ -1,6 +1,7 @@
 """One step towards a first-order saddle on a surface with a Hessian.
 
-Partitioned rational function optimisation (Banerjee et al., J. Phys. Chem. 89, 52 (1985)): up along one mode, down along all others, rigid motion projected out.
+Partitioned rational function optimisation (Banerjee et al., J. Phys. Chem. 89, 52 (1985)): up along one
+mode, down along all others, rigid motion projected out.
 """
 
 from __future__ import annotations

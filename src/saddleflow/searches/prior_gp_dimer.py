@@ -15,18 +15,21 @@ from saddleflow.errors import GeometryError, ScfError
 from saddleflow.evaluation import Evaluate, Evaluation, Outcome, Purpose, SearchResult, TracePoint
 from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
+from saddleflow.searches import gp_dimer
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.partitioned_rfo import Modes, internal_modes, saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
-from saddleflow.settings import PriorGPDimer
+from saddleflow.settings import GPDimer, PriorGPDimer
 
 GOOD, BAD = 0.3, 0.8
-"""Error of the predicted gradient over the force before: below GOOD the radius grows, above BAD it shrinks."""
+"""Error of the predicted gradient over the force before: the radius grows below GOOD, shrinks above BAD."""
+REJECTED = 1.5
+"""With an error above this and a larger force, the search goes back to where it came from."""
 DUPLICATE_DISTANCE = 1e-3
 CLEARLY_NEGATIVE = -0.3
-"""eV/Angstrom^2: a mode with less curvature is taken for the reaction coordinate."""
-WORSE = 3.0
-"""A point whose force is so many times that of the best one is not continued from."""
+"""eV/Angstrom^2: the lowest mode is climbed below this, the one climbed before above it."""
+CONVEX_STEP = 0.1
+"""Angstrom: step of the fastest atom uphill where no mode is negative."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,12 @@ def search(
     trace: list[TracePoint],
 ) -> SearchResult:
     """Search a first-order saddle; see :data:`saddleflow.searches.base.Search`."""
-    walk = _Walk(evaluate, reaction, method, direction, trace)
-    return walk.run()
+    result = _Walk(evaluate, reaction, method, direction, trace).run()
+    if result is not None:
+        return result
+    # Where the prior leads astray the published search, which knows nothing of it, starts from the guess.
+    published = GPDimer(convergence=method.convergence, start=method.start, max_calls=method.max_calls)
+    return gp_dimer.search(evaluate, reaction, published, direction, trace)
 
 
 class _Walk:
@@ -68,19 +75,17 @@ class _Walk:
         self.reactive = direction.ravel() / np.linalg.norm(direction)
         self.radius = method.trust_radius
         self.guess = reaction.positions.ravel() + method.start.displacement * self.reactive
-        self.proofs = 0
+        self.base = 0
 
-    def run(self) -> SearchResult:
+    def run(self) -> SearchResult | None:
+        """Walk until the forces vanish; None when the patience of the method is used up."""
         latest = self._first()
-        while True:
-            if is_converged(latest, self.method.convergence):
-                result = self._proved(latest)
-                if result is not None:
-                    return result
+        while not is_converged(latest, self.method.convergence):
+            if len(self.model.evaluations) >= self.method.patience:
+                return None
             self.model.update()
-            base = self._base(latest)
-            phase = self._phase(base)
-            latest = self._next(base, phase)
+            latest = self._next(self._phase(self.base))
+        return self._answer(latest)
 
     def _first(self) -> Evaluation:
         """Evaluate the guess after its strain has relaxed; the bare guess where that has no SCF solution."""
@@ -113,14 +118,6 @@ class _Walk:
             return guess
         return position
 
-    def _base(self, latest: Evaluation) -> int:
-        """Number of the observation to walk on from: the latest, or the best where that has become bad."""
-        forces = [e.max_atom_force for e in self.model.evaluations]
-        best = int(np.argmin(forces))
-        if latest.max_atom_force > WORSE * forces[best]:
-            return best
-        return len(forces) - 1
-
     def _phase(self, base: int) -> Phase:
         """Walk on the surrogate from an observed point."""
         method, model = self.method, self.model
@@ -140,18 +137,22 @@ class _Walk:
 
     def _walk(self, start: np.ndarray, tolerance: float) -> Phase:
         method, model = self.method, self.model
-        position, reactive = start, self.reactive
+        position, climbed = start, self.reactive
         for count in range(method.max_inner_steps):
             gradient, hessian = model.gradient_hessian(position)
             modes = internal_modes(hessian, position)
             uphill = 0
             if modes.values[0] > CLEARLY_NEGATIVE:
-                uphill = int(np.argmax(np.abs(modes.vectors.T @ reactive)))
-            else:
-                reactive = modes.vectors[:, 0]
+                uphill = int(np.argmax(np.abs(modes.vectors.T @ climbed)))
+            climbed = modes.vectors[:, uphill]
             if _longest(gradient) < tolerance and modes.values[0] < 0:
                 return Phase(position, modes, uphill, True, count)
-            step = _capped(saddle_step(gradient, modes, uphill), method.max_atom_step)
+            if modes.values[0] > 0:
+                # Past the ridge nothing but the way back uphill counts: relaxing would end in a minimum.
+                along = gradient @ climbed
+                step = climbed * (CONVEX_STEP / _longest(climbed)) * (1.0 if along >= 0 else -1.0)
+            else:
+                step = _capped(saddle_step(gradient, modes, uphill), method.max_atom_step)
             new = position + step
             if _moved(new, start) > self.radius:
                 fraction = _fraction_inside(position, step, start, self.radius)
@@ -159,9 +160,9 @@ class _Walk:
             position = new
         return Phase(position, modes, uphill, False, method.max_inner_steps)
 
-    def _next(self, base: int, phase: Phase) -> Evaluation:
+    def _next(self, phase: Phase) -> Evaluation:
         """Evaluate the end of a phase; half-way back where that has no solution."""
-        model = self.model
+        model, base = self.model, self.base
         start, force = model.positions[base], model.evaluations[base].max_atom_force
         position = phase.position
         for attempt in range(4):
@@ -180,9 +181,10 @@ class _Walk:
             self.radius = min(1.5 * self.radius, self.method.max_trust_radius)
         elif ratio > BAD:
             self.radius = max(0.6 * self.radius, self.method.min_trust_radius)
-        if phase.modes.values[0] < CLEARLY_NEGATIVE:
-            self.reactive = phase.modes.vectors[:, 0]
         model.add(evaluation)
+        if not (ratio > REJECTED and evaluation.max_atom_force > force):
+            self.base = len(model.evaluations) - 1
+            self.reactive = phase.mode
         notes = {
             "base": base,
             "inner_steps": phase.steps,
@@ -199,8 +201,8 @@ class _Walk:
         notes = notes | {"surrogate_index": modes.index, "second_curvature": float(modes.values[1])}
         self.trace.append(TracePoint(evaluation.index, mode, curvature, self.model.hyperparameters(), notes))
 
-    def _proved(self, latest: Evaluation) -> SearchResult | None:
-        """Answer, if the surrogate (with this point) takes the stationary point for a first-order saddle."""
+    def _answer(self, latest: Evaluation) -> SearchResult:
+        """Stationary point with the surrogate's Hessian there, this point included."""
         self.model.update()
         hessian = self.model.gradient_hessian(latest.positions.ravel())[1]
         modes = internal_modes(hessian, latest.positions.ravel())

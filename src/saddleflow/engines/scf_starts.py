@@ -1,12 +1,15 @@
-"""Self-consistent field with Psi4's integrals: many starts on one set of integrals, the lowest state wins.
+"""Self-consistent field from many starts on one set of integrals: the lowest state wins.
 
-Runs inside Psi4's own interpreter (see psi4_worker.py), so it imports nothing but the standard library,
-numpy and what it is handed.  Atomic units.  Psi4 builds Fock matrices; the iterations are done here, so
-that nothing is carried from one geometry to the next except what the caller passes in.
+The program (Psi4 or PySCF) builds Fock matrices; the iterations are done here, so both programs find the
+same states and nothing is carried from one geometry to the next except what the caller passes in.  Also
+runs inside Psi4's own interpreter (see psi4_worker.py): imports the standard library and numpy, no more.
+Atomic units.
 """
 
 # ruff: noqa: B905 - the interpreter may be older than zip(strict=)
 from __future__ import annotations
+
+import io
 
 import numpy as np
 
@@ -23,28 +26,31 @@ SHIFT = 0.5
 
 
 class Field:
-    """Fock matrices of one geometry.
+    """Fock matrices of one geometry; a program derives its own and gives :meth:`fock`.
 
     Parameters
     ----------
-    wavefunction : psi4.core.RHF or psi4.core.UHF
-        Initialised: integrals and first guess are there.
+    overlap, core_hamiltonian : ndarray, shape (n, n)
+        One-electron matrices.
+    electrons : (int, int)
+        Number of alpha and beta electrons.
     restricted : bool
         One set of orbitals for both spins.
+    independent : int or None
+        So many linearly independent functions are kept; None: those with overlap eigenvalues above 1e-7.
     """
 
-    def __init__(self, wavefunction, restricted):
-        self.wavefunction = wavefunction
+    def __init__(self, overlap, core_hamiltonian, electrons, restricted, independent=None):
         self.restricted = restricted
-        self.electrons = (wavefunction.nalpha(), wavefunction.nbeta())
-        self.overlap = np.array(wavefunction.S())
-        self.core_hamiltonian = np.array(wavefunction.H())
-        values, vectors = np.linalg.eigh(self.overlap)
-        # Psi4 itself decided how many functions are linearly independent; keep as many.
-        kept = len(values) - np.asarray(wavefunction.Ca()).shape[1]
-        self.orthogonaliser = vectors[:, kept:] / np.sqrt(values[kept:])
-        self.root = (vectors[:, kept:] * np.sqrt(values[kept:])) @ vectors[:, kept:].T
-        self.inverse_root = self.orthogonaliser @ vectors[:, kept:].T
+        self.electrons = electrons
+        self.overlap = overlap
+        self.core_hamiltonian = core_hamiltonian
+        values, vectors = np.linalg.eigh(overlap)
+        dropped = int((values < 1e-7).sum()) if independent is None else len(values) - independent
+        values, vectors = values[dropped:], vectors[:, dropped:]
+        self.orthogonaliser = vectors / np.sqrt(values)
+        self.root = (vectors * np.sqrt(values)) @ vectors.T
+        self.inverse_root = self.orthogonaliser @ vectors.T
         self.builds = 0
 
     @property
@@ -54,16 +60,7 @@ class Field:
 
     def fock(self, occupied):
         """Energy and Fock matrices (one a spin set) of the determinant with these occupied orbitals."""
-        wavefunction = self.wavefunction
-        for matrix, orbitals in zip((wavefunction.Ca(), wavefunction.Cb()), occupied):
-            np.asarray(matrix)[:, : orbitals.shape[1]] = orbitals
-        wavefunction.form_D()
-        wavefunction.form_G()
-        wavefunction.form_F()
-        energy = wavefunction.compute_E()
-        self.builds += 1
-        matrices = (wavefunction.Fa(), wavefunction.Fb())[: len(self.spins)]
-        return energy, [np.array(matrix) for matrix in matrices]
+        raise NotImplementedError
 
     def orbitals(self, fock):
         """Orbital energies and coefficients of each Fock matrix."""
@@ -186,6 +183,7 @@ def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0
     energy_before, fock_before = np.inf, None
     for iteration in range(1, limit + 1):
         energy, fock = field.fock(occupied)
+        field.builds += 1
         error = field.gradient(fock, occupied)
         size = float(np.sqrt(np.mean([np.mean(part**2) for part in error])))
         if not np.isfinite(energy):
@@ -356,3 +354,16 @@ def solve(field, atomic, previous, multi_start):
     if not solution.converged:
         solution = iterate(field, loose.occupied, TIGHT, STUBBORN_LIMIT, shift=SHIFT)
     return (solution if solution.converged else None), notes
+
+
+def pack(occupied):
+    """Orbitals as the bytes of an uncompressed npz: exact, small, no pickle."""
+    buffer = io.BytesIO()
+    np.savez(buffer, *occupied)
+    return buffer.getvalue()
+
+
+def unpack(state):
+    """Inverse of :func:`pack`."""
+    with np.load(io.BytesIO(state), allow_pickle=False) as archive:
+        return [archive[name] for name in archive.files]
