@@ -51,7 +51,9 @@ def draw(summary, traces, methods):
         "calls_by_method": figures_calls.calls_by_method(summary),
         "performance_profile": figures_calls.performance_profiles(summary),
         "calls_pairwise": figures_calls.calls_pairwise(summary),
-        "convergence_traces": figures_traces.convergence_traces(traces, methods),
+        "convergence_traces": figures_traces.convergence_traces(
+            traces, methods, summary["reaction"].nunique()
+        ),
         "engine_surrogate_time": figures_traces.engine_surrogate_time(summary),
     }
 
@@ -129,6 +131,13 @@ def test_colours_are_fixed_by_place_and_never_repeat_with_the_same_marker():
     assert styles["m0"]["color"] == COLOURS[0]
     assert len({(s["color"], s["marker"]) for s in styles.values()}) == 30
     assert method_styles(names[:2]) == {name: styles[name] for name in names[:2]}
+
+
+def test_a_search_that_has_not_ended_stays_in_the_denominator_of_its_panel():
+    summary, traces = synthetic(4, ["gp-dimer"], 0.0)
+    with style():
+        figure = figures_traces.convergence_traces(traces[:3], ["gp-dimer"], len(summary))
+    assert figure.axes[0].get_title(loc="left") == "gp-dimer (3/4 converged)"
 
 
 def test_median_trace_keeps_ended_searches():

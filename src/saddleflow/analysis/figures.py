@@ -52,7 +52,9 @@ def draw_figures(summary_csv: str | Path, results_dir: str | Path, output_dir: s
         "calls_by_method": lambda: calls_by_method(summary),
         "performance_profile": lambda: performance_profiles(summary),
         "calls_pairwise": lambda: calls_pairwise(summary),
-        "convergence_traces": lambda: convergence_traces(traces, list(pd.unique(summary["method"]))),
+        "convergence_traces": lambda: convergence_traces(
+            traces, list(pd.unique(summary["method"])), summary["reaction"].nunique()
+        ),
         "engine_surrogate_time": lambda: engine_surrogate_time(summary),
     }
     with style():

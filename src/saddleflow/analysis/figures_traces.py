@@ -61,8 +61,18 @@ FORCE_LABELS = {
 }
 
 
-def convergence_traces(traces: list[ForceTrace], methods: list[str]) -> Figure:
-    """Force against calls, one panel a method, every search a line; crosses where one ended unconverged."""
+def convergence_traces(traces: list[ForceTrace], methods: list[str], systems: int) -> Figure:
+    """Force against calls, one panel a method, every search a line; crosses where one ended unconverged.
+
+    Parameters
+    ----------
+    traces : list of ForceTrace
+        Of the searches that have ended.
+    methods : list of str
+        All methods, in the order of the configuration.
+    systems : int
+        All systems that were asked for, the denominator in the titles.
+    """
     styles = method_styles(methods)
     columns = 2 if len(methods) == 4 else min(len(methods), 3)
     rows = -(-len(methods) // columns)
@@ -76,7 +86,7 @@ def convergence_traces(traces: list[ForceTrace], methods: list[str]) -> Figure:
     y_limits = log_limits(np.concatenate([every_force, list(thresholds)]), 1.3)
     for axes, method in zip(grid.ravel(), methods, strict=False):
         own = [t for t in traces if t.method == method]
-        axes.set_title(f"{method} ({sum(t.converged for t in own)}/{len(own)} converged)")
+        axes.set_title(f"{method} ({sum(t.converged for t in own)}/{systems} converged)")
         _trace_panel(axes, own, styles[method]["color"])
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -122,7 +132,7 @@ def _trace_panel(axes: Axes, traces: list[ForceTrace], colour: str) -> None:
 
 
 def median_trace(traces: list[ForceTrace]) -> tuple[np.ndarray, np.ndarray]:
-    """Median over all searches of the smallest force so far, against calls.
+    """Median over the searches of the smallest force so far, against calls.
 
     A search that has ended keeps its last value, so all of them stay in the median at every call.
 
