@@ -16,6 +16,8 @@ from pathlib import Path
 from saddleflow import __version__
 from saddleflow.errors import InputError, SaddleflowError
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 DEFAULT_CONFIG = "config/config.yaml"
 INTERRUPTED = 130
 
@@ -292,6 +294,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code: 0, 1 (something failed), 2 (the input has to be changed), 130 (interrupted).
     """
+    # One job has one core: threads of the linear algebra would only fight with those of other jobs.  Set
+    # before NumPy is imported, which every command does later; a user's own value stays.
+    for variable in THREAD_VARIABLES:
+        os.environ.setdefault(variable, "1")
     arguments = parser().parse_args(argv)
     try:
         code = arguments.call(arguments)
