@@ -4,7 +4,7 @@ import importlib.util
 import os
 
 # As in every job of the workflow, and before NumPy comes: two threads of linear algebra a process make
-# small matrices ten times slower on a busy machine.
+# small matrices many times slower on a busy machine.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 

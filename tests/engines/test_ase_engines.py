@@ -15,7 +15,7 @@ from saddleflow.errors import (
     InputError,
     ScfError,
 )
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.settings import Engine
 
 FORMALDEHYDE = Reaction(
@@ -116,7 +116,7 @@ def test_density_functionals_by_name():
 def test_pyscf_says_when_the_scf_does_not_converge():
     apart = Reaction("nitrogen", ("N", "N"), np.array([[0.0, 0, 0], [0, 0, 50.0]]))
     one = create_engine(Engine(program="pyscf", basis="sto-3g", multi_start=False), apart)
-    with pytest.raises(ScfError, match="not converged"):
+    with pytest.raises(ScfError, match="does not converge"):
         one.evaluate(apart.positions)
 
 

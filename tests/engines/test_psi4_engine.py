@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing as closing_now
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from saddleflow.errors import (
     InputError,
     ScfError,
 )
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.settings import Engine
 
 pytestmark = pytest.mark.psi4
@@ -212,7 +213,7 @@ def test_the_worker_dies_with_its_parent_and_its_scratch_is_swept_later():
     script = (
         "import sys, time, numpy as np\n"
         "from saddleflow.engines.catalogue import create_engine\n"
-        "from saddleflow.reactions import Reaction\n"
+        "from saddleflow.reaction import Reaction\n"
         "from saddleflow.settings import Engine\n"
         "e = create_engine(Engine(program='psi4'), Reaction('h', ('H', 'H'), np.array([[0,0,0],[0,0,.7]])))\n"
         "print(e._worker.pid, e._worker.scratch, flush=True)\n"
@@ -329,10 +330,13 @@ def test_an_open_shell_hessian_is_none_or_right(closing):
     assert (one.hessian(HYDROXYL.positions) is None) == one.provenance()["version"].startswith("1.3")
 
 
-def test_many_starts_find_the_state_that_plain_settings_miss(closing):
-    result = closing(HARD_DOUBLET).evaluate(HARD_DOUBLET.positions)
+@pytest.mark.pyscf
+@pytest.mark.parametrize("program", ["psi4", "pyscf"])
+def test_many_starts_find_the_state_that_plain_settings_miss(program):
+    with closing_now(create_engine(Engine(program=program), HARD_DOUBLET)) as one:
+        result = one.evaluate(HARD_DOUBLET.positions)
     assert result.energy == pytest.approx(HARD_ENERGY, abs=1e-3)
-    assert result.notes["scf_starts"] > 1
+    assert result.notes["scf_starts"] > 4
 
 
 def test_orbitals_of_nonsense_lead_back_to_the_starts(closing):
@@ -363,6 +367,14 @@ def test_an_scf_that_never_converges_is_said_so_and_the_worker_lives_on(closing)
         one.evaluate(apart.positions)
     assert one.evaluate(np.array([[0.0, 0, 0], [0, 0, 1.1]])).energy < -2900
     assert one._worker.pid == pid
+
+
+def test_an_impossible_level_is_no_fault_of_the_machine(closing):
+    one = closing(WATER, method="b97m-v", multi_start=False)
+    if not one.provenance()["version"].startswith("1.3"):
+        pytest.skip("newer Psi4 has this gradient")
+    with pytest.raises(InputError, match="VV10"):
+        one.evaluate(WATER.positions)
 
 
 def test_provenance_says_what_computed(closing):

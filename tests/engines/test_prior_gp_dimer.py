@@ -1,0 +1,200 @@
+"""Search on top of an xTB prior: its surrogate by differences, its searches with another xTB as the truth."""
+
+import numpy as np
+import pytest
+
+from saddleflow.engines.catalogue import create_engine
+from saddleflow.engines.ledger import Ledger
+from saddleflow.errors import ScfError
+from saddleflow.evaluation import Outcome
+from saddleflow.geometry import largest_displacement
+from saddleflow.reaction import Reaction
+from saddleflow.searches import gp_dimer, prior_gp_dimer
+from saddleflow.searches.partitioned_rfo import internal_modes, saddle_step, stiff_step
+from saddleflow.searches.start_direction import start_direction
+from saddleflow.settings import Engine, GPDimer, PriorGPDimer
+from saddleflow.surrogate.inverse_distances import InverseDistances
+from saddleflow.surrogate.kernel import TrainingFeatures
+from saddleflow.surrogate.prior_mean import ConstantMean, UpdatedHessian, XTBMean, bofill_update
+from saddleflow.surrogate.prior_process import Observations, PriorProcess
+
+HCN = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0.0, 0.0], [1.19, 0.0, 0.0], [0.45, 1.15, 0.0]]))
+FORMALDEHYDE = Reaction(
+    "formaldehyde",
+    ("C", "O", "H", "H"),
+    np.array([[0.0, 0.0, 0.0], [1.18, 0.0, 0.0], [-0.9, 0.9, 0.0], [0.25, 1.2, 0.0]]),
+)
+
+
+class Truth:
+    """GFN2-xTB as the expensive surface, so that the GFN1-xTB prior is near but wrong."""
+
+    def __init__(self, reaction, fail_at=()):
+        self.engine = create_engine(Engine(program="xtb"), reaction)
+        self.calls, self.fail_at = 0, fail_at
+
+    def evaluate(self, positions):
+        self.calls += 1
+        if self.calls in self.fail_at:
+            raise ScfError("no convergence")
+        return self.engine.evaluate(positions)
+
+    def close(self):
+        self.engine.close()
+
+
+def run(reaction, method, module=prior_gp_dimer, **kwargs):
+    ledger, trace = Ledger(Truth(reaction, **kwargs), None, {}, method.max_calls), []
+    direction = start_direction(reaction, method.start)
+    return module.search(ledger.evaluate, reaction, method, direction, trace), ledger
+
+
+def central(function, x, step=1e-5):
+    return np.array([(function(x + step * e) - function(x - step * e)) / (2 * step) for e in np.eye(len(x))])
+
+
+@pytest.fixture(scope="module")
+def conditioned():
+    """A process on three points of a truth that is 0.8 GFN1-xTB plus a smooth part in one distance."""
+    mean, generator = XTBMean(HCN, "GFN1-xTB"), np.random.default_rng(0)
+    descriptor = InverseDistances(HCN.numbers)
+    training, rows = TrainingFeatures(descriptor), []
+    for _ in range(3):
+        x = HCN.positions.ravel() + 0.05 * generator.standard_normal(9)
+        energy, gradient = mean.energy_gradient(x)
+        bent = np.array([0.3, 0.0, 0.0])
+        value = 0.8 * energy + bent @ descriptor.features(x)
+        rows.append((value, 0.8 * gradient + descriptor.pull_back(x, bent), energy, gradient))
+        training.add(x)
+    observations = Observations(*(np.array(column) for column in zip(*rows, strict=True)))
+    return PriorProcess(training, observations, 0.6, 0.2, 2e-4, 1e-3), observations, mean, training
+
+
+def test_process_reproduces_its_data_and_weighs_the_prior(conditioned):
+    process, observations, _, training = conditioned
+    assert process.weight == pytest.approx(0.8, abs=0.1)
+    assert len(training) == 3
+    for i, (e, g) in enumerate(zip(observations.prior_energies, observations.prior_gradients, strict=True)):
+        x = _position(i)
+        energy, gradient = process.energy_gradient(x, (e, g))
+        assert energy == pytest.approx(observations.energies[i], abs=5e-3)
+        assert gradient == pytest.approx(observations.gradients[i], abs=2e-2)
+        assert process.standard_deviations(x, (e, g))[1] < 5e-3
+
+
+def _position(number):
+    generator = np.random.default_rng(0)
+    return [HCN.positions.ravel() + 0.05 * generator.standard_normal(9) for _ in range(number + 1)][-1]
+
+
+def test_gradient_and_hessian_of_the_prediction(conditioned):
+    process, _, mean, _ = conditioned
+    x = HCN.positions.ravel() + 0.03
+    x[0] += 0.04
+    energy = lambda y: process.energy_gradient(y, mean.energy_gradient(y))[0]  # noqa: E731
+    gradient = lambda y: process.energy_gradient(y, mean.energy_gradient(y))[1]  # noqa: E731
+    assert gradient(x) == pytest.approx(central(energy, x, 1e-3), abs=2e-3)
+    assert process.hessian(x, mean.hessian(x)) == pytest.approx(central(gradient, x, 1e-3), rel=0.03, abs=0.6)
+
+
+def test_uncertainty_grows_away_from_the_data(conditioned):
+    process, _, mean, _ = conditioned
+    sigmas = []
+    for shift in (0.0, 0.2, 0.5):
+        x = _position(0)
+        x[7] += shift
+        sigmas.append(process.standard_deviations(x, mean.energy_gradient(x))[1])
+    assert sigmas == sorted(sigmas)
+
+
+def test_updated_hessian_obeys_the_secant_and_is_rebuilt_where_it_has_to_be():
+    generator = np.random.default_rng(1)
+    hessian = generator.standard_normal((9, 9))
+    hessian += hessian.T
+    step, change = generator.standard_normal((2, 9))
+    updated = bofill_update(hessian, step, change)
+    assert updated @ step == pytest.approx(change)
+    assert updated == pytest.approx(updated.T)
+
+    class Counting(ConstantMean):
+        made = 0
+
+        def hessian(self, position):
+            self.made += 1
+            return np.eye(position.size)
+
+    mean = Counting()
+    follows = UpdatedHessian(mean, 0.3)
+    x = HCN.positions.ravel()
+    for shift in (0.0, 0.1, 0.2, 0.5, 0.6):
+        moved = x.copy()
+        moved[0] += shift
+        follows.at(moved, moved - x)
+    assert mean.made == 2
+
+
+def test_saddle_step_climbs_one_mode_and_descends_the_others():
+    generator = np.random.default_rng(3)
+    x = generator.standard_normal(12)
+    modes = internal_modes(np.diag(np.arange(12.0)), x)
+    assert modes.vectors.shape == (12, 6)
+    eigenvalues = np.array([-2.0, 0.5, 1.0, 3.0, 5.0, 40.0])
+    hessian = modes.vectors @ np.diag(eigenvalues) @ modes.vectors.T
+    modes = internal_modes(hessian, x)
+    gradient = hessian @ (0.01 * generator.standard_normal(12))
+    step = modes.vectors.T @ saddle_step(gradient, modes, 0)
+    slope = modes.vectors.T @ gradient
+    assert step[0] * slope[0] > 0
+    assert (step[1:] * slope[1:] < 0).all()
+    # Near the saddle the step is Newton's.
+    assert step == pytest.approx(-slope / eigenvalues, rel=0.05, abs=1e-4)
+    stiff = modes.vectors.T @ stiff_step(gradient, modes, 10.0)
+    assert stiff[:5] == pytest.approx(0.0)
+    assert stiff[5] == pytest.approx(-slope[5] / 40.0)
+
+
+@pytest.mark.parametrize("reaction", [HCN, FORMALDEHYDE])
+def test_finds_a_first_order_saddle_in_fewer_calls_than_the_published_search(reaction):
+    result, ledger = run(reaction, PriorGPDimer())
+    published, long_ledger = run(reaction, GPDimer(), gp_dimer)
+    assert result.outcome is published.outcome is Outcome.CONVERGED
+    answer = ledger.evaluations[result.evaluation]
+    assert answer.max_atom_force < 0.01
+    assert internal_modes(result.hessian, answer.positions.ravel()).index == 1
+    assert len(ledger.evaluations) < 0.7 * len(long_ledger.evaluations)
+    other = long_ledger.evaluations[published.evaluation]
+    assert answer.energy == pytest.approx(other.energy, abs=2e-3)
+    assert largest_displacement(answer.positions, other.positions) < 0.05
+
+
+def test_same_input_same_geometries():
+    first, second = (run(FORMALDEHYDE, PriorGPDimer())[1].evaluations for _ in range(2))
+    assert [e.positions.tolist() for e in first] == [e.positions.tolist() for e in second]
+
+
+def test_predictions_come_with_every_phase():
+    _, ledger = run(FORMALDEHYDE, PriorGPDimer())
+    assert all(e.prediction is not None for e in ledger.evaluations[1:])
+    last = ledger.evaluations[-1]
+    assert last.prediction.energy == pytest.approx(last.energy, abs=1e-2)
+
+
+def test_survives_an_scf_failure_on_the_way():
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(), fail_at=(1, 4))
+    assert result.outcome is Outcome.CONVERGED
+    assert sum(bool(e.error) for e in ledger.evaluations) == 2
+    # The relaxed guess had no solution: the bare one was evaluated instead.
+    assert np.array_equal(ledger.evaluations[1].positions, FORMALDEHYDE.positions)
+
+
+def test_the_published_search_takes_over_when_patience_is_used_up():
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(patience=2))
+    assert result.outcome is Outcome.CONVERGED
+    assert "rotation" in ledger.calls
+    assert np.array_equal(ledger.evaluations[2].positions, FORMALDEHYDE.positions)
+
+
+def test_a_constant_prior_needs_no_xtb():
+    result, ledger = run(HCN, PriorGPDimer(prior="constant"))
+    assert result.outcome is Outcome.CONVERGED
+    assert len(ledger.evaluations) < 60
