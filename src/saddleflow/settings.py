@@ -205,7 +205,7 @@ class Settings(Section):
     """Folder of .xyz/.extxyz files, one multi-frame .extxyz, a .tsv/.csv table, or dataset:NAME."""
     results: Annotated[str, Field(min_length=1)] = "results"
     """Folder of all results."""
-    methods: list[str] = Field(default_factory=lambda: ["gp-dimer", "dimer"], min_length=1)
+    methods: list[str] = Field(default_factory=lambda: ["prior-gp-dimer", "gp-dimer", "dimer"], min_length=1)
     """Names of built-in methods or of blocks under method_settings."""
     engine: Engine = Engine()
     """Where energies and forces come from: a program's name alone (engine: xtb), or a section."""
