@@ -92,8 +92,11 @@ def path_of(reaction, count, seed=1):
     return [reaction.positions + 0.03 * rng.standard_normal(reaction.positions.shape) for _ in range(count)]
 
 
-def scratch_folders():
-    return set(Path(tempfile.gettempdir()).glob(PREFIX + "*"))
+@pytest.fixture
+def scratch_folders(tmp_path, monkeypatch):
+    """Scratch folders of the workers of this test alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return lambda: set(tmp_path.glob(PREFIX + "*"))
 
 
 @pytest.mark.pyscf
@@ -241,7 +244,7 @@ def _running(pid):
         return False
 
 
-def test_closing_removes_the_process_and_its_scratch():
+def test_closing_removes_the_process_and_its_scratch(scratch_folders):
     before = scratch_folders()
     one = engine(WATER)
     one.evaluate(WATER.positions)
@@ -257,7 +260,7 @@ def test_closing_removes_the_process_and_its_scratch():
     [("/nowhere/python3", "can't be started"), (sys.executable, "psi4")],
     ids=["no such interpreter", "interpreter without psi4"],
 )
-def test_a_useless_interpreter_is_named(python, says, monkeypatch):
+def test_a_useless_interpreter_is_named(python, says, monkeypatch, scratch_folders):
     if python == sys.executable and importlib.util.find_spec("psi4"):
         pytest.skip("this interpreter has psi4")
     if python == sys.executable:
@@ -308,9 +311,10 @@ def test_impossible_multiplicity_is_an_input_error():
 def test_the_check_knows_bases_and_methods():
     assert check_engine(Engine(program="psi4"), {"C", "H"}) == []
     problems = check_engine(Engine(program="psi4", basis="6-31x", method="b4lyp"), {"C", "H"})
-    assert [line.split(":")[0] for line in problems] == ["engine.basis", "engine.basis", "engine.method"]
+    assert [line.split(":")[0] for line in problems] == ["engine.basis", "engine.method"]
+    assert "for C, H;" in problems[0]
     assert check_engine(Engine(program="psi4", basis="sto-3g"), {"U"}) == [
-        "engine.basis: psi4 has no 'sto-3g' for U (BasisSetNotFound)"
+        "engine.basis: psi4 has no 'sto-3g' for U; write another basis set, such as 3-21g or def2-svp"
     ]
 
 

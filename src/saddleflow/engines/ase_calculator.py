@@ -16,7 +16,7 @@ from saddleflow import settings
 from saddleflow.engines.checks import check_electrons, check_positions
 from saddleflow.errors import EngineCrashed, EngineUnavailable, InputError, ScfError
 from saddleflow.evaluation import EngineResult
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 
 XTB_METHODS = {"gfn2-xtb": "GFN2-xTB", "gfn1-xtb": "GFN1-xTB"}
 XTB_ACCURACY = 0.1

@@ -10,7 +10,7 @@ from saddleflow.engines.psi4 import Psi4Engine, psi4_problems
 from saddleflow.engines.pyscf_engine import PyscfEngine, pyscf_problems
 from saddleflow.errors import EngineUnavailable
 from saddleflow.evaluation import Engine
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 
 
 def create_engine(options: settings.Engine, reaction: Reaction) -> Engine:

@@ -6,10 +6,7 @@ import numpy as np
 
 from saddleflow.errors import GeometryError, InputError
 from saddleflow.geometry import distance_matrix
-from saddleflow.reactions import Reaction
-
-SMALLEST_DISTANCE = 0.2
-"""Atoms closer than this (Angstrom) are no molecule; programs answer nonsense without complaint."""
+from saddleflow.reaction import SMALLEST_DISTANCE, Reaction
 
 
 def check_positions(positions: np.ndarray, atoms: int) -> np.ndarray:
@@ -36,6 +33,7 @@ def check_positions(positions: np.ndarray, atoms: int) -> np.ndarray:
         raise GeometryError(f"positions have shape {array.shape}, expected ({atoms}, 3)")
     if not np.isfinite(array).all():
         raise GeometryError("positions hold numbers that are not finite")
+    # Programs answer nonsense below this, and do so without complaint.
     distances = distance_matrix(array)
     if distances.min() < SMALLEST_DISTANCE:
         first, second = np.unravel_index(int(distances.argmin()), distances.shape)

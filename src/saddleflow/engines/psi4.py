@@ -13,7 +13,7 @@ from saddleflow.engines.psi4_interpreter import launch, start_worker
 from saddleflow.engines.worker_process import WorkerDied, WorkerProcess, WorkerTimeout
 from saddleflow.errors import EngineCrashed, EngineError, EngineTimeout, GeometryError, InputError, ScfError
 from saddleflow.evaluation import EngineResult
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 
 RECYCLE_AFTER = 300
 """Calls after which the worker is replaced: Psi4's memory grows slowly."""

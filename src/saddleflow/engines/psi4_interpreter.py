@@ -106,7 +106,8 @@ def start_worker(explicit: str, memory_mb: int, threads: int) -> tuple[WorkerPro
             # The same interpreter with and without a module folder: the last attempt says most.
             tried[f"{candidate.executable} ({candidate.origin})"] = str(error)
     attempts = "; ".join(f"{who}: {error}" for who, error in tried.items())
-    raise EngineUnavailable(f"Psi4 not found or unusable; tried {attempts}. What to do: {HOW_TO_GET}")
+    advice = f"correct engine.python or leave it out; else {HOW_TO_GET}" if explicit else HOW_TO_GET
+    raise EngineUnavailable(f"Psi4 not found or unusable; tried {attempts}. What to do: {advice}")
 
 
 def launch(candidate: Candidate, memory_mb: int, threads: int) -> WorkerProcess:

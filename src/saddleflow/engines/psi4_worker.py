@@ -112,7 +112,7 @@ class Server:
 
     def call_check(self, request):
         """Whether the method is known and the basis covers the elements: list of problems."""
-        problems = []
+        problems, without = [], []
         for symbol in request["symbols"]:
             try:
                 molecule = self.core.Molecule.from_arrays(geom=[0.0, 0.0, 0.0], elem=[symbol], units="Bohr")
@@ -123,9 +123,15 @@ class Server:
             try:
                 self.core.BasisSet.build(molecule, "ORBITAL", request["basis"], quiet=True)
             except Exception as error:
-                problems.append(
-                    f"basis: psi4 has no {request['basis']!r} for {symbol} ({type(error).__name__})"
-                )
+                if type(error).__name__ == "BasisSetNotFound":
+                    without.append(symbol)
+                else:
+                    problems.append(f"basis: {request['basis']!r} for {symbol}: {first_line(error)}")
+        if without:
+            problems.append(
+                f"basis: psi4 has no {request['basis']!r} for {', '.join(without)}; "
+                "write another basis set, such as 3-21g or def2-svp"
+            )
         try:
             self.proc.dft.build_superfunctional(scf_name(request["method"]), True)
         except Exception as error:

@@ -13,7 +13,7 @@ from saddleflow.engines.checks import check_electrons, check_positions
 from saddleflow.engines.scf_starts import TIGHT, Field, pack, solve, unpack
 from saddleflow.errors import EngineUnavailable, InputError, ScfError
 from saddleflow.evaluation import EngineResult
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 
 HARTREE_FOCK = ("hf", "rhf", "uhf", "scf")
 
@@ -198,14 +198,17 @@ def pyscf_problems(options: settings.Engine, symbols: set[str]) -> list[str]:
         )
     from pyscf import dft, gto
 
-    problems = []
+    problems, without = [], []
     for symbol in sorted(symbols):
         try:
             gto.basis.load(options.basis, symbol)
-        except (KeyError, RuntimeError, ValueError, OSError) as error:
-            problems.append(
-                f"engine.basis: pyscf has no {options.basis!r} for {symbol} ({type(error).__name__})"
-            )
+        except (KeyError, RuntimeError, ValueError, OSError):
+            without.append(symbol)
+    if without:
+        problems.append(
+            f"engine.basis: pyscf has no {options.basis!r} for {', '.join(without)}; "
+            "write another basis set, such as 3-21g or def2-svp"
+        )
     if options.method.lower() not in HARTREE_FOCK:
         try:
             dft.libxc.parse_xc(options.method)

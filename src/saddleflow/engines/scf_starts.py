@@ -215,7 +215,7 @@ def _mean(new, old, share):
 class Contest:
     """Several starts on one set of integrals; the lowest state wins.
 
-    The order and the rule to stop come from measurements on transition-state guesses (docs/psi4.md): no
+    The order and the rule to stop come from measurements on transition-state guesses (docs/engines.md): no
     single start finds the lowest state always, but few are needed until they agree.
 
     Parameters
