@@ -195,18 +195,19 @@ def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) 
     """Why an xTB surface can't be had that a start direction or a method's prior asks for."""
     from saddleflow.engines.catalogue import check_engine
 
-    asking: dict[str, str] = {}
+    asking: dict[str, tuple[str, str]] = {}
     for name, method in methods.items():
         if method.start.direction == "xtb_softest_mode":
-            asking.setdefault("GFN2-xTB", "start.direction: xtb_softest_mode")
+            advice = "write start.direction: random (or file, or difference)"
+            asking.setdefault("GFN2-xTB", ("start.direction: xtb_softest_mode", advice))
         prior = getattr(method, "prior", "")
         if "xtb" in str(prior).lower():
-            asking.setdefault(prior, f"method {name}: prior {prior}")
+            asking.setdefault(prior, (f"method {name}: prior {prior}", "choose another prior or method"))
     symbols = {symbol for reaction in reactions for symbol in reaction.symbols}
     problems: dict[str, str] = {}
-    for surface, what in asking.items():
+    for surface, (what, advice) in asking.items():
         for message in check_engine(Engine(program="xtb", method=surface), symbols):
-            problems.setdefault(message, f"{what}: {message} (or choose another)")
+            problems.setdefault(message, f"{what} can't be used: {message.partition(';')[0]}; {advice}")
     return list(problems.values())
 
 

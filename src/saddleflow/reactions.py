@@ -167,7 +167,19 @@ def _read_rows(table: Path, problems: list[str]) -> list[Entry]:
             entries.append(_read_row(row, table.parent, problems))
         except InputError as error:
             problems += [f"{row.where}: {problem}" for problem in error.problems]
+            problems += [problem for problem in _number_problems(row) if problem not in problems]
     return entries
+
+
+def _number_problems(row: Row) -> list[str]:
+    """What is wrong with the numbers of a row whose structure could not be read."""
+    found = []
+    for quantity in COMMENT_KEYS:
+        try:
+            parse_integer(row.cells.get(quantity, "0"))
+        except ValueError as error:
+            found.append(f"{row.where}: {quantity} {error}; write for example {quantity}=1")
+    return found
 
 
 def _read_row(row: Row, folder: Path, problems: list[str]) -> Entry:
