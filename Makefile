@@ -18,8 +18,11 @@ env:
 
 demo:
 	@tools/environment.sh run
-	snakemake --cores $(CORES)
+	python tools/unlock.py
+	status=0
+	snakemake --cores $(CORES) || status=$$?
 	saddleflow where config/config.yaml
+	exit $$status
 
 test:
 	@tools/environment.sh test

@@ -14,7 +14,7 @@ from saddleflow.analysis.export import write_saddle
 from saddleflow.engines.ase_calculator import AseEngine
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
-from saddleflow.errors import GeometryError, ScfError
+from saddleflow.errors import GeometryError, RunFileError, ScfError
 from saddleflow.evaluation import (
     Engine,
     Evaluation,
@@ -26,7 +26,7 @@ from saddleflow.evaluation import (
 )
 from saddleflow.provenance import machine, now, versions
 from saddleflow.reaction import Reaction
-from saddleflow.run_file import RunFile, write_run_file
+from saddleflow.run_file import RunFile, read_run_file, write_run_file
 from saddleflow.searches.base import guard_dissociation, interrupted, is_converged, residual
 from saddleflow.searches.catalogue import SEARCHES
 from saddleflow.searches.start_direction import start_direction
@@ -74,9 +74,13 @@ def run_search(
         max_calls=method.max_calls,
         header={"reaction": reaction.name, "method": specification["name"], "machine": platform.node()},
         on_evaluation=progress,
+        wait=True,
     )
     finished = False
     try:
+        if ledger.waited and (done := _same_search(Path(output), reaction, specification)) is not None:
+            finished = True
+            return done
         run = carry_out(ledger, reaction, specification["name"], method, specification["engine"])
         write_run_file(Path(output), run)
         finished = True
@@ -92,6 +96,17 @@ def _key(reaction: Reaction, specification: dict) -> dict:
     engine = specification["engine"]
     level = {name: value for name, value in engine.items() if name not in EngineSettings.resource_keys}
     return {"reaction": structure, "method": specification["method"], "engine": level}
+
+
+def _same_search(output: Path, reaction: Reaction, specification: dict) -> Outcome | None:
+    """Outcome of the run file that another process has just written, if it is of this very search."""
+    try:
+        run = read_run_file(output)
+    except RunFileError:
+        return None
+    theirs = {"name": run.method_name, "method": run.method, "engine": run.engine}
+    same = _key(run.reaction, theirs) == json.loads(json.dumps(_key(reaction, specification)))
+    return run.result.outcome if same else None
 
 
 def _write_saddle(run: RunFile, path: Path) -> None:

@@ -101,7 +101,8 @@ def verify(
     }
     header = {"reaction": run.reaction.name, "method": run.method_name, "task": "verification"}
     path = None if journal is None else Path(journal)
-    ledger, finished = Ledger(engine, path, key, 6 * len(run.reaction.symbols) + 50, header), False
+    budget = 6 * len(run.reaction.symbols) + 50
+    ledger, finished = Ledger(engine, path, key, budget, header, wait=True), False
     try:
         try:
             record = _judged_by_engine(ledger, run, settings, record)

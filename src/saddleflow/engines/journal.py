@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import json
+import logging
 import os
 import time
 import zlib
@@ -22,6 +23,10 @@ from saddleflow.errors import JournalError
 from saddleflow.evaluation import Evaluation, Prediction, Purpose
 
 VERSION = 1
+POLL_SECONDS = 1.0
+"""How often to look whether another process has left the search."""
+
+logger = logging.getLogger(__name__)
 
 
 def _line(record: dict) -> bytes:
@@ -146,6 +151,14 @@ class Journal:
         aside under a new name, not deleted, and a new one begins.
     header : dict
         Further facts for the first line.
+    wait : bool
+        Wait for another process that writes the same search instead of raising.  A killed Snakemake leaves
+        its searches running, and the one that is started again comes back to them.
+
+    Attributes
+    ----------
+    waited : bool
+        Whether there was such a process; it may have finished the search.
 
     Raises
     ------
@@ -153,11 +166,12 @@ class Journal:
         When another process writes the same search, or the file is damaged.
     """
 
-    def __init__(self, path: Path, key: dict, header: dict | None = None):
+    def __init__(self, path: Path, key: dict, header: dict | None = None, wait: bool = False):
         self.path = Path(path)
+        self.waited = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
         key = json.loads(json.dumps(key))
-        self._lock = self._acquire()
+        self._lock = self._acquire(wait)
         self.stored: list[Evaluation] = []
         found, intact = None, 0
         if self.path.exists():
@@ -177,7 +191,7 @@ class Journal:
             first = {"saddleflow_journal": VERSION, "key": key, "started": time.time()} | (header or {})
             self._append(first)
 
-    def _acquire(self) -> IO[str]:
+    def _acquire(self, wait: bool) -> IO[str]:
         """Open and lock the lock file; an unlinked one (a search that just ended) is opened again."""
         while True:
             lock = open(self.path.with_suffix(".lock"), "w")  # noqa: SIM115 - held as long as the journal
@@ -185,9 +199,14 @@ class Journal:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 lock.close()
-                raise JournalError(
-                    f"{self.path}: another process is running this very search; wait for it or stop it first"
-                ) from error
+                busy = f"{self.path}: another process is running this very search"
+                if not wait:
+                    raise JournalError(f"{busy}; wait for it or stop it first") from error
+                if not self.waited:
+                    logger.warning("%s; waiting for it", busy)
+                self.waited = True
+                time.sleep(POLL_SECONDS)
+                continue
             if os.fstat(lock.fileno()).st_nlink:
                 return lock
             lock.close()

@@ -46,6 +46,8 @@ class Ledger:
         Further facts for the journal's first line.
     on_evaluation : callable, optional
         Called with each evaluation that the engine (not the journal) answered.
+    wait : bool
+        Wait for another process that writes the same journal instead of raising.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Ledger:
         max_calls: int,
         header: dict | None = None,
         on_evaluation: Callable[[Evaluation], None] | None = None,
+        wait: bool = False,
     ):
         self.engine = engine
         self.max_calls = max_calls
@@ -63,7 +66,7 @@ class Ledger:
         self._journal = (
             None
             if journal_path is None
-            else Journal(journal_path, key, (header or {}) | {"max_calls": max_calls})
+            else Journal(journal_path, key, (header or {}) | {"max_calls": max_calls}, wait)
         )
         self._replay = len(self._journal.stored) if self._journal else 0
         self._engine_is_current = self._replay == 0
@@ -74,6 +77,11 @@ class Ledger:
     def calls(self) -> dict[str, int]:
         """Number of evaluations by purpose."""
         return dict(Counter(str(e.purpose) for e in self.evaluations))
+
+    @property
+    def waited(self) -> bool:
+        """Whether another process had the journal first; it may have finished the search."""
+        return self._journal is not None and self._journal.waited
 
     @property
     def replayed(self) -> int:
