@@ -10,7 +10,7 @@ root=$PWD
 venv=$root/.venv
 conda_env=$root/.conda
 
-say() { printf 'saddleflow: %s\n' "$*"; }
+say() { printf 'saddleflow: %s\n' "$*" >&2; }
 fail() { printf 'saddleflow: error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -27,7 +27,8 @@ apt_update() {
   [ "$apt_lists" = fresh ] || $superuser apt-get update -qq || say "apt-get update failed; going on with the old lists"
   apt_lists=fresh
 }
-apt_offers() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'; }
+# No pipe into `grep -q`: it ends early, apt-cache dies of SIGPIPE, and pipefail would call the package absent.
+apt_offers() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [0-9] ]]; }
 apt_install() {
   local package
   can_apt || return 1
@@ -36,9 +37,14 @@ apt_install() {
     apt_offers "$package" || return 1
   done
   say "installing with apt: $*"
-  $superuser env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null && return 0
+  apt_get_install "$@" && return 0
   apt_update # lists that are too old name files which the mirror has no longer
-  $superuser env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  $superuser dpkg --configure -a >/dev/null # after an installation that was killed
+  apt_get_install "$@"
+}
+apt_get_install() { # an apt that runs already, such as one left by a killed set-up, is waited for
+  $superuser env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o DPkg::Lock::Timeout=600 "$@" >/dev/null
 }
 
 # ---- conda-forge: Psi4 and, should there be none, a Python, in .conda (the venv stays the place of all else)
@@ -46,15 +52,23 @@ conda_install() {
   local tool
   for tool in mamba micromamba conda pixi; do
     have "$tool" || continue
+    if [ -e "$conda_env.unfinished" ]; then # an installation was killed here
+      rm -rf "$conda_env"
+    elif [ -e "$conda_env" ]; then
+      say "$conda_env was not made here and lacks what is needed; move it away to let saddleflow make its own"
+      return 1
+    fi
+    : >"$conda_env.unfinished"
     say "installing Psi4 from conda-forge with $tool (environment.yaml) into .conda"
     if [ "$tool" = pixi ]; then
-      [ -e "$conda_env/pixi.toml" ] || pixi init --import environment.yaml "$conda_env" || return 1
+      pixi init --import environment.yaml "$conda_env" || return 1
       pixi install --manifest-path "$conda_env/pixi.toml" || return 1
     elif [ "$tool" = micromamba ]; then
       micromamba create -y -p "$conda_env" -f environment.yaml || return 1
     else
       "$tool" env create -y -p "$conda_env" -f environment.yaml || return 1
     fi
+    rm "$conda_env.unfinished"
     return 0
   done
   return 1
@@ -77,6 +91,14 @@ find_python() {
   return 1
 }
 
+get_python() { # apt's python3 may be too old, then it may have a newer one beside it; else conda-forge
+  local package
+  for package in python3-venv python3.13-venv python3.12-venv python3.11-venv; do
+    apt_install "$package" && find_python && return 0
+  done
+  conda_install >&2 && find_python
+}
+
 find_psi4() { PATH="$(conda_bin || true):$PATH" command -v psi4; }
 if ! find_psi4 >/dev/null && ! apt_install psi4 && ! conda_install; then
   say "Psi4 is not here and can't be installed (no apt with root or sudo that offers it, no mamba, conda or pixi)."
@@ -87,7 +109,7 @@ fi
 # pyproject.toml changed.
 wanted="$root $(cksum <pyproject.toml)"
 if [ "$(cat "$venv/.saddleflow" 2>/dev/null)" != "$wanted" ]; then
-  python=$(find_python) || { apt_install python3-venv || apt_install python3.11-venv || conda_install || true; python=$(find_python); } ||
+  python=$(find_python) || python=$(get_python) ||
     fail "no Python 3.11 or newer with the module venv found (tried python3, python3.13, python3.12, python3.11); install one or set PYTHON=/path/to/python"
   made_in=$(sed 's/ .*//' "$venv/.saddleflow" 2>/dev/null || true)
   if [ -n "$made_in" ] && [ "$made_in" != "$root" ]; then
@@ -99,6 +121,12 @@ if [ "$(cat "$venv/.saddleflow" 2>/dev/null)" != "$wanted" ]; then
   say "installing Python packages into .venv with $python (a few minutes the first time)"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[workflow,pyscf,test]'
   printf '%s' "$wanted" >"$venv/.saddleflow"
+fi
+
+# Snakemake's Slurm plugin does not even load where there is no `which` (small containers).
+if ! have which; then
+  printf '#!/bin/sh\ncommand -v "$1"\n' >"$venv/bin/which"
+  chmod +x "$venv/bin/which"
 fi
 
 # Psi4 from .conda is not on the user's PATH, .venv/bin is; the worker finds its interpreter by this name.
