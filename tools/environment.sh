@@ -94,7 +94,7 @@ find_python() {
 get_python() { # apt's python3 may be too old, then it may have a newer one beside it; else conda-forge
   local package
   for package in python3-venv python3.13-venv python3.12-venv python3.11-venv; do
-    apt_install "$package" && find_python && return 0
+    apt_install "$package" >&2 && find_python && return 0
   done
   conda_install >&2 && find_python
 }
