@@ -152,8 +152,10 @@ class PriorGPDimer(Method):
     """Cheap surface that the Gaussian process corrects."""
     prior_weight_sigma: Annotated[float, Field(gt=0)] = 0.2
     """Standard deviation of the weight of the prior surface about 1."""
+    decay_length: Annotated[float, Field(gt=0)] = 1.0
+    """a of the kernel's features exp(-(r - b) / a), b the sum of the covalent radii, Angstrom."""
     length_scale: Annotated[float, Field(gt=0)] = 0.6
-    """Of the kernel on inverse distances, 1/Angstrom."""
+    """Of the kernel on these features (no unit)."""
     energy_noise: Annotated[float, Field(gt=0)] = 2e-4
     """Standard deviation of energies, eV."""
     gradient_noise: Annotated[float, Field(gt=0)] = 1e-3

@@ -25,7 +25,8 @@ GOOD, BAD = 0.3, 0.8
 """Error of the predicted gradient over the force before: the radius grows below GOOD, shrinks above BAD."""
 REJECTED = 1.5
 """With an error above this and a larger force, the search goes back to where it came from."""
-DUPLICATE_DISTANCE = 1e-3
+DUPLICATE_DISTANCE = 2e-5
+"""Angstrom. Small: along a stiff mode a step of 1e-4 still moves the force by its convergence threshold."""
 CLEARLY_NEGATIVE = -0.3
 """eV/Angstrom^2: the lowest mode is climbed below this, the one climbed before above it."""
 CONVEX_STEP = 0.1

@@ -8,7 +8,7 @@ from saddleflow.evaluation import Evaluation, Prediction
 from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
 from saddleflow.settings import PriorGPDimer
-from saddleflow.surrogate.inverse_distances import InverseDistances
+from saddleflow.surrogate.bond_distances import BondDistances
 from saddleflow.surrogate.kernel import TrainingFeatures
 from saddleflow.surrogate.prior_mean import ConstantMean, PriorMean, UpdatedHessian, XTBMean
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
@@ -34,7 +34,7 @@ class PriorModel:
             ConstantMean() if method.prior == "constant" else XTBMean(reaction, method.prior)
         )
         self._hessian = UpdatedHessian(self._mean, method.hessian_rebuild_distance)
-        self._training = TrainingFeatures(InverseDistances(reaction.numbers))
+        self._training = TrainingFeatures(BondDistances(reaction.numbers, method.decay_length))
         self._prior: list[tuple[float, np.ndarray]] = []
         self._cache: tuple[np.ndarray, tuple[float, np.ndarray]] | None = None
 
