@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import combinations
 
 import numpy as np
@@ -32,6 +33,8 @@ from saddleflow.analysis.statistics import (
 )
 
 CALLS = "Energy and force calls"
+LABEL_LENGTH = 12
+"""Longest line of a method's name under an axis; longer names are broken, at hyphens if they have some."""
 
 
 def calls_by_method(summary: pd.DataFrame) -> Figure:
@@ -66,8 +69,12 @@ def calls_by_method(summary: pd.DataFrame) -> Figure:
     axes.text(
         1.01, edge, "not\nsolved", transform=axes.get_yaxis_transform(), color=GREY, fontsize=6.5, va="center"
     )
-    labels = [f"{m}\n{np.isfinite(table[m]).sum()}/{len(table)}" for m in methods]
-    axes.set_xticks(range(len(methods)), labels, rotation=0 if _short(methods) else 30)
+    names = ["\n".join(textwrap.wrap(method, LABEL_LENGTH)) for method in methods]
+    labels = [
+        f"{name}\n{np.isfinite(table[m]).sum()}/{len(table)}" for name, m in zip(names, methods, strict=True)
+    ]
+    short = all(len(line) <= LABEL_LENGTH for name in names for line in name.split("\n"))
+    axes.set_xticks(range(len(methods)), labels, rotation=0 if short else 30)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(methods) - 0.4)
     axes.set_ylabel(CALLS)
@@ -222,7 +229,3 @@ def _swarm(height: np.ndarray, span: float, half_width: float) -> np.ndarray:
         ranks = np.argsort(np.argsort(np.where(np.arange(len(members)) % 2, 1, -1) * np.arange(len(members))))
         offsets[members] = (ranks - (len(members) - 1) / 2) * (2 * half_width / crowd)
     return offsets
-
-
-def _short(names: list[str]) -> bool:
-    return max(len(name) for name in names) <= 12
