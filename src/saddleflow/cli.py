@@ -67,7 +67,7 @@ def _search(arguments: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
     from saddleflow.progress import live_line
-    from saddleflow.reactions import Reaction
+    from saddleflow.reaction import Reaction
     from saddleflow.run import run_search
     from saddleflow.settings import Convergence
 

@@ -27,7 +27,7 @@ from saddleflow.settings_resolution import method_problems, problems_of
 from saddleflow.settings_sources import Problem, SettingsFile, located, read_settings_file
 
 if TYPE_CHECKING:
-    from saddleflow.reactions import Reaction
+    from saddleflow.reaction import Reaction
 
 
 NOTE_LENGTH = 400

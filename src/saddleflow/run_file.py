@@ -16,7 +16,7 @@ from saddleflow import __version__
 from saddleflow.errors import RunFileError
 from saddleflow.evaluation import Evaluation, Outcome, Prediction, Purpose, SearchResult, TracePoint
 from saddleflow.files import get_texts, open_hdf5, put_array, put_texts, write_hdf5
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 
 SCHEMA = "run/1"
 ENERGY, LENGTH, FORCE, CURVATURE, TIME = "eV", "angstrom", "eV/angstrom", "eV/angstrom^2", "s"

@@ -16,7 +16,7 @@ from saddleflow.errors import InputError
 from saddleflow.settings import Engine, Method, Settings
 
 if TYPE_CHECKING:
-    from saddleflow.reactions import Reaction
+    from saddleflow.reaction import Reaction
 
 IGNORED_IN_REACTIONS = frozenset({"source"})
 """Where a reaction was read from does not change what is searched: a line added above it reruns nothing."""

@@ -171,7 +171,7 @@ import numpy as np
 from pathlib import Path
 from saddleflow.engines.analytic import Transfer
 from saddleflow.engines.ledger import Ledger
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer
 from saddleflow.settings import GPDimer
 

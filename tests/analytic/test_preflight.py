@@ -18,7 +18,7 @@ from saddleflow.preflight import (
     prepare_run,
     write_inputs,
 )
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.run_inputs import Plan
 from saddleflow.settings import Settings
 

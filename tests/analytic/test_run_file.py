@@ -13,7 +13,7 @@ import pytest
 import saddleflow.files
 from saddleflow.errors import RunFileError
 from saddleflow.evaluation import Evaluation, Outcome, Prediction, Purpose, SearchResult, TracePoint
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile, read_run_file, validate_run_file, write_run_file
 
 

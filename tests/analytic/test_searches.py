@@ -7,7 +7,7 @@ from saddleflow.engines.analytic import QuadraticSaddle, Transfer
 from saddleflow.engines.ledger import Ledger
 from saddleflow.evaluation import Outcome, SearchStopped
 from saddleflow.geometry import largest_displacement
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.searches import dimer, gp_dimer
 from saddleflow.searches.base import interrupted
 from saddleflow.searches.dimer import interpolated_gradient

@@ -12,7 +12,7 @@ from saddleflow import progress
 from saddleflow.engines.journal import Journal
 from saddleflow.errors import InputError
 from saddleflow.evaluation import Evaluation, Outcome, Purpose, SearchResult
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile, write_run_file
 from saddleflow.run_inputs import Plan, write_inputs
 from saddleflow.settings import Convergence, Dimer, GPDimer, Settings

@@ -17,7 +17,7 @@ from saddleflow.analysis.table import (
 )
 from saddleflow.errors import RunFileError
 from saddleflow.evaluation import Evaluation, Outcome, Purpose, SearchResult
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile, write_run_file
 from saddleflow.settings import Engine, GPDimer
 from saddleflow.verification_file import Status, VerificationRecord, write_verification

@@ -12,7 +12,7 @@ from tblite.ase import TBLite
 import saddleflow.xtb
 from saddleflow.errors import GeometryError, InputError, ScfError
 from saddleflow.geometry import rigid_motion_basis
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.searches.start_direction import lowest_mode, start_direction
 from saddleflow.settings import Start
 from saddleflow.xtb import XTB

@@ -17,7 +17,7 @@ from saddleflow.engines.catalogue import check_engine, create_engine
 from saddleflow.engines.journal import read_journal
 from saddleflow.errors import EngineCrashed, RunFileError, ScfError
 from saddleflow.evaluation import EngineResult, Evaluation, Outcome, Purpose, SearchResult
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile, write_run_file
 from saddleflow.settings import Engine, Verification
 from saddleflow.verification import Status, read_verification, verify

@@ -23,6 +23,8 @@ from pathlib import Path
 
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
 START_SECONDS = 30.0
+OWNER = "saddleflow-test.pid"
+"""File in a node's folder with the process that started it; the daemons alone outlive a killed test."""
 
 
 def missing() -> str:
@@ -35,6 +37,7 @@ def missing() -> str:
     ]
     if absent:
         return f"no {', '.join(absent)}: apt-get install slurmctld slurmd slurm-client munge"
+    _stop_abandoned()
     if os.path.lexists(CONFIGURATION):
         return f"{CONFIGURATION} exists: this machine has a Slurm of its own"
     return ""
@@ -75,6 +78,19 @@ def stop(folder: Path) -> None:
         _stop_daemon(folder / "run" / f"{name}.pid", name)
     if CONFIGURATION.is_symlink() and CONFIGURATION.readlink() == folder / "slurm.conf":
         CONFIGURATION.unlink()
+
+
+def _stop_abandoned() -> None:
+    """Stop a node whose test was killed; the file of its owner says that it is one of ours."""
+    if not CONFIGURATION.is_symlink():
+        return
+    folder = CONFIGURATION.readlink().parent
+    try:
+        os.kill(int((folder / OWNER).read_text()), 0)
+    except ProcessLookupError:
+        stop(folder)
+    except (OSError, ValueError):
+        return
 
 
 def _start_munge(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,7 @@ def node():
     if reason:
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="saddleflow-slurm-"))
+    (folder / slurm_node.OWNER).write_text(str(os.getpid()))
     slurm_node.start(folder)
     yield folder
     subprocess.run(["scancel", "--full", "--state=RUNNING"], check=False)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from saddleflow.errors import RunFileError
 from saddleflow.evaluation import Outcome, Purpose
 from saddleflow.files import write_atomically
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile, force_measure, read_run_file
 from saddleflow.run_inputs import planned
 from saddleflow.settings import Convergence, Engine

@@ -8,7 +8,7 @@ import numpy as np
 
 from saddleflow.evaluation import Evaluate, Evaluation, Outcome, SearchResult, SearchStopped, TracePoint
 from saddleflow.geometry import longest_gap
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.settings import Convergence, Method
 
 Search = Callable[[Evaluate, Reaction, Method, np.ndarray, list[TracePoint]], SearchResult]

@@ -21,7 +21,7 @@ from saddleflow.evaluation import (
     SearchStopped,
     TracePoint,
 )
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
 from saddleflow.settings import Dimer

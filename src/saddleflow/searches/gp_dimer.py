@@ -22,7 +22,7 @@ from saddleflow.evaluation import (
     SearchStopped,
     TracePoint,
 )
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.surrogate_dimer import (
     RotationResult,

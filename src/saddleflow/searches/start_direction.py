@@ -8,7 +8,7 @@ import numpy as np
 
 from saddleflow.errors import InputError, ScfError
 from saddleflow.geometry import project_out, rigid_motion_basis
-from saddleflow.reactions import Reaction
+from saddleflow.reaction import Reaction
 from saddleflow.settings import Start
 from saddleflow.xtb import XTB
 
