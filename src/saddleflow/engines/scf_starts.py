@@ -18,7 +18,7 @@ LOOSE = (1e-6, 1e-5)
 TIGHT = (1e-8, 1e-8)
 """Thresholds of the accepted state."""
 LOOSE_LIMIT, TIGHT_LIMIT, STUBBORN_LIMIT = 60, 100, 250
-"""Iterations of a competing start, of the accepted state, and with level shift when all else failed."""
+"""Iterations of a competing start, of the accepted state, and of starts damped for long or level shifted."""
 SAME_STATE = 2e-5
 """Two starts whose energies differ by less (Hartree, 0.5 meV) have found the same state."""
 SHIFT = 0.5
@@ -227,22 +227,28 @@ class Contest:
     """
 
     FIRST_RESTRICTED = ("sad", "damp 4 mix", "gwh", "core")
-    FIRST_UNRESTRICTED = ("sad", "mix 1 0", "damp 4 mix", "mix 0 1")
+    FIRST_UNRESTRICTED = ("sad", "damp 12 mix", "mix 1 0", "best mix 0 0")
     """Starts that are always made."""
     FURTHER = (
+        "damp 4 mix",
+        "mix 0 1",
         "mix 0 0",
         "damp 12 mix",
-        "gwh",
         "best mix 0 0",
         "best mix 1 0",
-        "core",
-        "mix 1 1",
         "damp 20 mix",
+        "mix 1 1",
+        "gwh",
+        "core",
         "best mix 0 1",
     )
     """Starts made, in this order, when the first ones do not agree."""
+    STUBBORN = ("sad", "damp 12 mix", "mix 1 0")
+    """Starts damped for long, then with level shift, when no two starts found the lowest state."""
     ENOUGH = 4
-    """So many starts with the lowest energy so far end the contest."""
+    """So many starts with the lowest energy so far end the contest,"""
+    INDEPENDENT = 3
+    """if so many of them do not start from another's orbitals: those lead back too easily."""
 
     def __init__(self, field, guess):
         self.field = field
@@ -256,43 +262,37 @@ class Contest:
         for name in first:
             self.start(name)
         for name in self.FURTHER:
-            if self.votes() >= self.ENOUGH:
+            voters = self.voters()
+            if len(voters) >= self.ENOUGH and sum("best" not in v for v in voters) >= self.INDEPENDENT:
                 break
             if name not in first:
                 self.start(name)
+        if len(self.voters()) < 2:
+            for name in self.STUBBORN:
+                self.start(name, STUBBORN_LIMIT, damping=0.5, damped=50)
         if not self.solutions:
-            for name in ("sad", "mix 1 0", "core"):
-                self.start(name, LOOSE, STUBBORN_LIMIT, shift=SHIFT)
-                if self.solutions:
-                    break
+            for name in self.STUBBORN:
+                self.start(name, STUBBORN_LIMIT, shift=SHIFT)
         return self.best()
 
     def best(self):
         """Name and solution of the lowest state so far; of equal ones the earliest."""
-        if not self.solutions:
-            return None
-        lowest = min(solution.energy for solution in self.solutions.values())
-        return next(
-            (name, solution)
-            for name, solution in self.solutions.items()
-            if solution.energy < lowest + SAME_STATE
-        )
+        return next(((name, self.solutions[name]) for name in self.voters()), None)
 
-    def votes(self):
-        """How many starts have found the lowest state so far."""
-        if not self.solutions:
-            return 0
-        energies = [solution.energy for solution in self.solutions.values()]
-        return sum(energy < min(energies) + SAME_STATE for energy in energies)
+    def voters(self):
+        """Names of the starts that have found the lowest state so far."""
+        lowest = min((solution.energy for solution in self.solutions.values()), default=0.0)
+        return [name for name, s in self.solutions.items() if s.energy < lowest + SAME_STATE]
 
-    def start(self, name, thresholds=LOOSE, limit=LOOSE_LIMIT, shift=0.0):
-        """Make one start and keep its solution when it converges."""
+    def start(self, name, limit=None, **options):
+        """Make one start, with options of :func:`iterate`, and keep its solution when it converges."""
         occupied = self.occupied(name)
         if occupied is None:
             return
         self.tried += 1
-        solution = iterate(self.field, occupied, thresholds, limit, shift=shift)
-        if solution.converged:
+        solution = iterate(self.field, occupied, LOOSE, limit or LOOSE_LIMIT, **options)
+        before = self.solutions.get(name)
+        if solution.converged and (before is None or solution.energy < before.energy):
             self.solutions[name] = solution
 
     def occupied(self, name):
@@ -349,11 +349,18 @@ def solve(field, atomic, previous, multi_start):
     if found is None:
         return None, {"scf_starts": contest.tried}
     name, loose = found
-    notes = {"scf_start": name, "scf_starts": contest.tried, "scf_votes": contest.votes()}
-    solution = iterate(field, loose.occupied, TIGHT, TIGHT_LIMIT)
-    if not solution.converged:
-        solution = iterate(field, loose.occupied, TIGHT, STUBBORN_LIMIT, shift=SHIFT)
-    return (solution if solution.converged else None), notes
+    notes = {"scf_start": name, "scf_starts": contest.tried, "scf_votes": len(contest.voters())}
+    for limit, options in (
+        (TIGHT_LIMIT, {}),
+        (STUBBORN_LIMIT, {"damping": 0.3, "damped": 20}),
+        (STUBBORN_LIMIT, {"damping": 0.5, "damped": 50}),
+        (STUBBORN_LIMIT, {"shift": SHIFT}),
+    ):
+        solution = iterate(field, loose.occupied, TIGHT, limit, **options)
+        # A state left for a higher one on the way is not the one that won.
+        if solution.converged and solution.energy < loose.energy + SAME_STATE:
+            return solution, notes
+    return None, notes
 
 
 def pack(occupied):
