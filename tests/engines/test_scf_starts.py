@@ -60,21 +60,22 @@ class Scripted(scf_starts.Contest):
             self.solutions[name] = SimpleNamespace(energy=energy)
 
 
-@pytest.mark.parametrize("restricted", [True, False])
-def test_four_starts_that_agree_are_enough(restricted):
+@pytest.mark.parametrize(("restricted", "made"), [(True, 4), (False, 5)])
+def test_first_starts_that_agree_are_enough(restricted, made):
     contest = Scripted({"else": -1.0}, restricted)
     assert contest.run()[0] == "sad"
-    assert len(contest.made) == 4
+    assert len(contest.made) == made
 
 
 def test_agreement_with_ones_own_offspring_counts_for_little():
-    contest = Scripted({"else": -1.0, "mix 1 0": -0.9, "damp 12 mix": None, "mix 0 0": -1.1})
-    name, solution = contest.run()
-    # Only "sad", "damp 4 mix" and "mix 0 1" are three that agree without "best": it stops before "mix 0 0".
-    assert (name, solution.energy) == ("sad", -1.0)
-    assert [made for made, _ in contest.made][4:] == ["damp 4 mix", "mix 0 1"]
-    contest = Scripted({"else": -1.0, "mix 1 0": -0.9, "damp 12 mix": None, "mix 0 1": None, "mix 0 0": -1.1})
-    assert contest.run()[0] == "mix 0 0"
+    # "sad", "mix 1 0" and two that start from their orbitals agree: not enough to stop before "mix 1 1".
+    only = ("sad", "mix 1 0", "best mix 0 0", "best mix 1 0")
+    contest = Scripted({**dict.fromkeys(only, -1.0), "mix 1 1": -1.1})
+    assert contest.run()[0] == "mix 1 1"
+    # A third independent one is.
+    contest = Scripted({**dict.fromkeys((*only, "damp 4 mix"), -1.0), "mix 1 1": -1.1})
+    assert contest.run()[0] == "sad"
+    assert "mix 1 1" not in [name for name, _ in contest.made]
 
 
 def test_a_lone_winner_is_challenged_by_damped_starts():

@@ -227,7 +227,7 @@ class Contest:
     """
 
     FIRST_RESTRICTED = ("sad", "damp 4 mix", "gwh", "core")
-    FIRST_UNRESTRICTED = ("sad", "damp 12 mix", "mix 1 0", "best mix 0 0")
+    FIRST_UNRESTRICTED = ("sad", "damp 12 mix", "mix 1 0", "mix 0 0", "best mix 0 0")
     """Starts that are always made."""
     FURTHER = (
         "damp 4 mix",
