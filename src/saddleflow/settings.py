@@ -140,6 +140,81 @@ class GPDimer(Method):
     """Step along the mode while the curvature is positive, Angstrom."""
     remove_rigid_motion: bool = False
     """Project translations and rotations out of the inner steps (published: off)."""
+    trust: Literal["distance_ratio", "transport", "none"] = "distance_ratio"
+    """When a phase stops early. distance_ratio: see distance_ratio_limit; transport: where the transport
+    distance to all observations exceeds the trust radius; none: never."""
+    transport_combination: Literal["maximum", "sum"] = "maximum"
+    """Over the elements, of the mean displacements that make the transport distance."""
+    adaptive_trust_radius: bool = True
+    """Grow the trust radius of trust: transport with the number of observations."""
+    trust_radius: Annotated[float, Field(gt=0)] = 0.4
+    """Where it is not adaptive, Angstrom."""
+    trust_radius_start: Annotated[float, Field(gt=0)] = 0.15
+    """Adaptive radius without data, Angstrom."""
+    trust_radius_growth: Annotated[float, Field(ge=0)] = 0.35
+    """What many observations add to it, Angstrom."""
+    trust_radius_half: Annotated[float, Field(gt=0)] = 50.0
+    """Observations that add half of it."""
+    trust_radius_floor: Annotated[float, Field(gt=0)] = 0.25
+    """The cap of the adaptive radius is at least this, Angstrom."""
+    trust_radius_per_atom: Annotated[float, Field(gt=0)] = 1.3
+    """And at least this over the square root of the number of atoms, Angstrom."""
+    fit_subset: Annotated[int, Field(ge=0)] = 0
+    """Observations that the hyperparameters are fitted to, farthest points first; 0: all."""
+    fit_subset_latest: Annotated[int, Field(ge=1)] = 2
+    """The newest ones always belong to the subset."""
+    fit_subset_max: Annotated[int, Field(ge=1)] = 30
+    """Oscillation detection lets the subset grow up to this."""
+    oscillation_detection: bool = False
+    """Let the subset grow by two, and fit again, when the hyperparameters swing from fit to fit."""
+    oscillation_window: Annotated[int, Field(ge=3)] = 6
+    """Fits that are looked at together."""
+    oscillation_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """Share of possible changes of direction above which they swing."""
+    signal_barrier: bool = False
+    """Logarithmic barrier on the signal variance."""
+    signal_variance_limit: Annotated[float, Field(gt=0)] = 2.0
+    """Where the barrier is infinite, eV^2."""
+    barrier_strength: Annotated[float, Field(ge=0)] = 1e-4
+    """Of the barrier without data."""
+    barrier_growth: Annotated[float, Field(ge=0)] = 1e-3
+    """What each fitted observation adds to it, per atom."""
+    barrier_strength_max: Annotated[float, Field(ge=0)] = 0.5
+    """It grows no further."""
+    fit_max_iterations: Annotated[int, Field(ge=1)] = 400
+    """Scaled-conjugate-gradient iterations of one fit at most."""
+    fit_step_tolerance: Annotated[float, Field(gt=0)] = 1e-2
+    """A fit ends when no log-parameter moves further."""
+    fit_objective_tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    """Or when the objective changes less."""
+
+
+class OTGPDimer(GPDimer):
+    """GP-dimer with optimal transport as published (ChemPhysChem 2025, arXiv 2510.06030).
+
+    Settings are those of gp-dimer with other defaults; start.displacement is 0.01 unless it is set.
+    """
+
+    algorithm: Literal["ot-gp-dimer"] = "ot-gp-dimer"
+    start: Start = Start(displacement=0.01)
+    """Start direction and displacement."""
+    prior_degrees_of_freedom: Annotated[float, Field(gt=0)] | None = None
+    """Student-t prior of the signal standard deviation; null: max(28, 2 + U (U + 1)) for U elements."""
+    rotation_tolerance: Annotated[float, Field(gt=0)] = 0.1
+    """Angle at which a rotation on the surrogate stops, rad."""
+    remove_rigid_motion: bool = True
+    """Project translations and rotations out of the inner steps (published: on)."""
+    trust: Literal["distance_ratio", "transport", "none"] = "transport"
+    """When a phase stops early. transport: where the transport distance to all observations exceeds the
+    trust radius; distance_ratio: see distance_ratio_limit; none: never."""
+    fit_subset: Annotated[int, Field(ge=0)] = 10
+    """Observations that the hyperparameters are fitted to, farthest points first; 0: all."""
+    oscillation_detection: bool = True
+    """Let the subset grow by two, and fit again, when the hyperparameters swing from fit to fit."""
+    signal_barrier: bool = True
+    """Logarithmic barrier on the signal variance."""
+    fit_objective_tolerance: Annotated[float, Field(gt=0)] = 1e-2
+    """A fit ends when the objective changes less."""
 
 
 class PriorGPDimer(Method):
@@ -180,7 +255,7 @@ class PriorGPDimer(Method):
     """Calls after which the published GP-dimer takes over from the guess."""
 
 
-AnyMethod = Annotated[Dimer | GPDimer | PriorGPDimer, Field(discriminator="algorithm")]
+AnyMethod = Annotated[Dimer | GPDimer | OTGPDimer | PriorGPDimer, Field(discriminator="algorithm")]
 """Any search method, told apart by ``algorithm``; a new search adds its model here."""
 
 

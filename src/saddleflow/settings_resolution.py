@@ -152,13 +152,15 @@ def problems_of(error: ValidationError, model: type[BaseModel], above: KeyPath =
     return found
 
 
-def _inherit(settings: Settings, block: Mapping[str, Any]) -> dict[str, Any]:
+def _inherit(settings: Settings, block: Mapping[str, Any], model: type[Method]) -> dict[str, Any]:
     """Return the block with the top-level convergence and start put under its own keys."""
     merged = dict(block)
     for name in ("convergence", "start"):
         own = block.get(name, {})
         if isinstance(own, Mapping):  # anything else is an error for pydantic to name
-            merged[name] = {**getattr(settings, name).model_dump(), **own}
+            # Only what was written at the top level goes before a method's own default.
+            written = getattr(settings, name).model_dump(exclude_unset=True)
+            merged[name] = {**model.model_fields[name].default.model_dump(), **written, **own}
     return merged
 
 
@@ -182,7 +184,7 @@ def _resolve_block(settings: Settings, name: str) -> tuple[Method | None, list[P
         return None, [Problem((*path, "algorithm"), f"unknown algorithm {_shown(algorithm)}; {close}")]
     model = known[algorithm]
     try:
-        return model.model_validate(_inherit(settings, {**block, "algorithm": algorithm})), []
+        return model.model_validate(_inherit(settings, {**block, "algorithm": algorithm}, model)), []
     except ValidationError as error:
         return None, problems_of(error, model, path)
 

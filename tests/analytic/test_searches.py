@@ -13,7 +13,7 @@ from saddleflow.searches.base import interrupted
 from saddleflow.searches.dimer import interpolated_gradient
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
 from saddleflow.searches.surrogate_dimer import rotate
-from saddleflow.settings import Convergence, Dimer, GPDimer
+from saddleflow.settings import Convergence, Dimer, GPDimer, OTGPDimer
 
 SYMBOLS = ("C", "O", "H", "H", "H", "N")
 
@@ -38,7 +38,9 @@ def run(module, method, surface, seed=0):
     return module.search(ledger.evaluate, reaction, method, direction, []), ledger
 
 
-@pytest.mark.parametrize(("module", "method"), [(dimer, Dimer()), (gp_dimer, GPDimer())])
+@pytest.mark.parametrize(
+    ("module", "method"), [(dimer, Dimer()), (gp_dimer, GPDimer()), (gp_dimer, OTGPDimer())]
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_finds_the_known_saddle(module, method, surface, seed):
     result, ledger = run(module, method, surface, seed)
@@ -58,7 +60,9 @@ def test_the_surrogate_saves_calls(surface):
     assert np.median(accelerated) < np.median(plain)
 
 
-@pytest.mark.parametrize(("module", "method"), [(dimer, Dimer()), (gp_dimer, GPDimer())])
+@pytest.mark.parametrize(
+    ("module", "method"), [(dimer, Dimer()), (gp_dimer, GPDimer()), (gp_dimer, OTGPDimer())]
+)
 def test_same_input_same_geometries(module, method, surface):
     first, second = (run(module, method, surface)[1].evaluations for _ in range(2))
     assert len(first) == len(second)

@@ -8,6 +8,7 @@ from saddleflow.searches.base import Search
 SEARCHES: dict[str, Search] = {
     "dimer": dimer.search,
     "gp-dimer": gp_dimer.search,
+    "ot-gp-dimer": gp_dimer.search,
     "prior-gp-dimer": prior_gp_dimer.search,
 }
 """From ``algorithm`` of the settings to the search; every member of settings.AnyMethod has one."""

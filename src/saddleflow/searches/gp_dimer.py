@@ -1,6 +1,8 @@
 """GP-dimer as published: dimer on a Gaussian-process surrogate, one true evaluation a relaxation phase.
 
-Goswami, Masterov, Kamath, Pena-Torres and Jonsson, J. Chem. Theory Comput. 2025 (arXiv 2505.12519).
+Goswami, Masterov, Kamath, Pena-Torres and Jonsson, J. Chem. Theory Comput. 2025 (arXiv 2505.12519).  With the
+settings of ot-gp-dimer the variant with optimal transport, Goswami and Jonsson, ChemPhysChem 2025
+(arXiv 2510.06030).
 Deviations, each without effect on a search that goes as published: a phase that ends where the surface was
 evaluated before goes on with a tighter threshold instead of evaluating the point again; a rotation that
 raises the surrogate's curvature is refused.
@@ -16,7 +18,6 @@ from saddleflow.evaluation import (
     Evaluate,
     Evaluation,
     Outcome,
-    Prediction,
     Purpose,
     SearchResult,
     SearchStopped,
@@ -31,90 +32,12 @@ from saddleflow.searches.surrogate_dimer import (
     rotation_angle,
     rotational_force,
 )
+from saddleflow.searches.surrogate_model import SurrogateModel
 from saddleflow.settings import GPDimer
-from saddleflow.surrogate.gaussian_process import GaussianProcess
-from saddleflow.surrogate.hyperparameters import DataScales, Posterior, constant_variance, fit
-from saddleflow.surrogate.inverse_distances import InverseDistances
-from saddleflow.surrogate.kernel import Hyperparameters, TrainingFeatures
-from saddleflow.surrogate.scaled_conjugate_gradient import ScaledConjugateGradient
 
 DUPLICATE_DISTANCE = 1e-4
 """Angstrom (2-norm): a point this close to an evaluated one teaches nothing."""
 INITIAL_ROTATIONS_ON_SURROGATE = 200
-
-
-class Model:
-    """Observations and the Gaussian process on them.
-
-    Parameters
-    ----------
-    reaction : Reaction
-        Fixes the features.
-    method : GPDimer
-        Noise and prior.
-    """
-
-    def __init__(self, reaction: Reaction, method: GPDimer):
-        self.method = method
-        self.descriptor = InverseDistances(reaction.numbers)
-        self.training = TrainingFeatures(self.descriptor)
-        self.positions: list[np.ndarray] = []
-        self.hyperparameters: Hyperparameters | None = None
-        self.process: GaussianProcess | None = None
-        self.fit_evaluations = 0
-        self._energies: list[float] = []
-        self._gradients: list[np.ndarray] = []
-
-    @property
-    def reference_energy(self) -> float:
-        """Energy of the first observation, eV: the zero of the surrogate."""
-        return self._energies[0]
-
-    def add(self, evaluation: Evaluation) -> None:
-        """Take up an observation."""
-        self.training.add(evaluation.positions)
-        self.positions.append(evaluation.positions.ravel())
-        self._energies.append(evaluation.energy)
-        self._gradients.append(evaluation.gradient)
-
-    def update(self, from_data_ranges: bool) -> GaussianProcess:
-        """Fit hyperparameters (warm, or from the data's ranges) and condition on all data."""
-        energies = np.array(self._energies) - self.reference_energy
-        gradients = np.array(self._gradients)
-        scales = DataScales.of(self.training, energies)
-        constant = constant_variance(energies)
-        start = self.hyperparameters
-        if start is None or from_data_ranges:
-            start = scales.initial(len(self.descriptor.type_labels))
-        posterior = Posterior(
-            self.training,
-            energies,
-            gradients,
-            scales,
-            constant,
-            self.method.noise_variance,
-            self.method.prior_degrees_of_freedom,
-        )
-        self.hyperparameters, self.fit_evaluations = fit(posterior, start, ScaledConjugateGradient())
-        self.process = GaussianProcess(
-            self.training, energies, gradients, self.hyperparameters, constant, self.method.noise_variance
-        )
-        return self.process
-
-    def predict(self, position: np.ndarray) -> Prediction:
-        """What the surrogate says about a point, with its uncertainty."""
-        energy, gradient = self.process.energy_gradient(position)
-        energy_sigma, force_sigma = self.process.standard_deviations(position)
-        return Prediction(energy + self.reference_energy, -gradient.reshape(-1, 3), energy_sigma, force_sigma)
-
-    def nearest(self, position: np.ndarray) -> float:
-        """Distance to the nearest observation (2-norm), Angstrom."""
-        return min(float(np.linalg.norm(position - x)) for x in self.positions)
-
-    def distance_ratio(self, position: np.ndarray) -> float:
-        """Published trust measure: least over observations of the largest |ln(r / r_observed)|."""
-        logarithms = np.abs(np.log(self.descriptor.features(position)) - np.log(self.training.phi))
-        return float(logarithms.max(axis=1).min())
 
 
 @dataclass(frozen=True)
@@ -141,7 +64,7 @@ def search(
     """Search a first-order saddle with the GP-dimer; see :data:`saddleflow.searches.base.Search`."""
     mode = direction.ravel() / np.linalg.norm(direction)
     start = Dimer(reaction.positions.ravel() + method.start.displacement * mode, mode)
-    model = Model(reaction, method)
+    model = SurrogateModel(reaction, method)
     latest = evaluate(start.position.reshape(-1, 3))
     model.add(latest)
     if is_converged(latest, method.convergence):
@@ -171,6 +94,7 @@ def search(
                     "inner_steps": phase.steps,
                     "surrogate_converged": phase.converged,
                     "fit_evaluations": model.fit_evaluations,
+                    "fit_subset": model.fit_subset,
                 },
             )
         )
@@ -181,7 +105,9 @@ def search(
     )
 
 
-def _converged(dimer: Dimer, latest: Evaluation, model: Model, trace: list[TracePoint]) -> SearchResult:
+def _converged(
+    dimer: Dimer, latest: Evaluation, model: SurrogateModel, trace: list[TracePoint]
+) -> SearchResult:
     mode = dimer.mode.reshape(-1, 3)
     if dimer.curvature > 0:
         message = (
@@ -193,7 +119,7 @@ def _converged(dimer: Dimer, latest: Evaluation, model: Model, trace: list[Trace
 
 
 def _initial_rotations(
-    evaluate: Evaluate, model: Model, start: Dimer, midpoint: Evaluation, method: GPDimer
+    evaluate: Evaluate, model: SurrogateModel, start: Dimer, midpoint: Evaluation, method: GPDimer
 ) -> Dimer:
     """Turn the first dimer on the true surface, the GP proposing each orientation."""
     separation = method.separation
@@ -234,7 +160,7 @@ def _initial_rotations(
     return Dimer(start.position, mode, curvature)
 
 
-def _new_point(model: Model, resting: Dimer, latest: Evaluation, method: GPDimer) -> Phase:
+def _new_point(model: SurrogateModel, resting: Dimer, latest: Evaluation, method: GPDimer) -> Phase:
     """Relaxation phase whose end was not evaluated before."""
     largest = np.abs(latest.gradient).max()
     divisor = method.surrogate_threshold_divisor
@@ -247,13 +173,12 @@ def _new_point(model: Model, resting: Dimer, latest: Evaluation, method: GPDimer
     raise SearchStopped(Outcome.STALLED, "the surrogate proposes only points that were evaluated before")
 
 
-def _relax(model: Model, start: Dimer, threshold: float, method: GPDimer) -> Phase:
+def _relax(model: SurrogateModel, start: Dimer, threshold: float, method: GPDimer) -> Phase:
     """Relax the dimer on the surrogate until it converges or leaves the region that the data cover."""
     process, separation = model.process, method.separation
     translator = Translator(
         method.max_step, method.convex_step, method.distance_ratio_limit, method.remove_rigid_motion
     )
-    limit = abs(np.log(method.distance_ratio_limit))
     position, mode, curvature = start.position, start.mode, start.curvature
     for step_number in range(method.max_inner_iterations):
         g0 = process.gradient(position)
@@ -274,7 +199,7 @@ def _relax(model: Model, start: Dimer, threshold: float, method: GPDimer) -> Pha
         if step_number == method.max_inner_iterations - 1:
             break
         new = position + translator.step(position, g0, mode, curvature)
-        if step_number > 0 and model.distance_ratio(new) > limit:
+        if step_number > 0 and not model.trusts(new):
             return Phase(Dimer(position, mode, curvature), False, step_number)
         position = new
     return Phase(Dimer(position, mode, curvature), False, method.max_inner_iterations)

@@ -69,6 +69,48 @@ class DataScales:
         return Hyperparameters(signal, np.full(kinds, length))
 
 
+@dataclass(frozen=True)
+class SignalBarrier:
+    """Logarithmic wall that the signal variance can't pass (arXiv 2510.06030).
+
+    Parameters
+    ----------
+    limit : float
+        Signal variance of the wall, eV^2.
+    strength : float
+        Of the barrier without data (no unit).
+    growth : float
+        What each observed atom adds to it.
+    strength_limit : float
+        It grows no further.
+    """
+
+    limit: float = 2.0
+    strength: float = 1e-4
+    growth: float = 1e-3
+    strength_limit: float = 0.5
+
+    def evaluate(self, log_signal: float, observed_atoms: int) -> tuple[float, float]:
+        """B = -mu ln(ln limit - ln s2) and dB/d ln s2; infinite at the wall and beyond.
+
+        Parameters
+        ----------
+        log_signal : float
+            ln s2.
+        observed_atoms : int
+            Observations times atoms.
+        """
+        distance = np.log(self.limit) - log_signal
+        if distance <= 1e-9:
+            return np.inf, np.nan
+        mu = min(self.strength + self.growth * observed_atoms, self.strength_limit)
+        return float(-mu * np.log(distance)), float(mu / distance)
+
+    def inside(self, signal_variance: float) -> float:
+        """The signal variance, or a value short of the wall where it lies beyond: a fit can't start there."""
+        return min(signal_variance, 0.9 * self.limit)
+
+
 def constant_variance(energies: np.ndarray) -> float:
     """Variance c2 of the constant kernel, max(1 eV^2, mean(E)^2), refreshed at every fit, never optimised."""
     return max(1.0, float(energies.mean()) ** 2)
@@ -93,6 +135,8 @@ class Posterior:
         On every diagonal entry.
     degrees_of_freedom : float
         Of the Student-t prior.
+    barrier : SignalBarrier, optional
+        Wall for the signal variance.
     """
 
     def __init__(
@@ -104,6 +148,7 @@ class Posterior:
         constant: float,
         noise_variance: float,
         degrees_of_freedom: float,
+        barrier: SignalBarrier | None = None,
     ):
         self._training = training
         self._data = np.concatenate([energies, np.ravel(gradients)])
@@ -111,11 +156,18 @@ class Posterior:
         self._constant = constant
         self._noise = noise_variance
         self._nu = degrees_of_freedom
+        self._barrier = barrier
 
     def evaluate(self, w: np.ndarray) -> Evaluated:
         """Value at `w` (shape (1 + T,)), with its gradient on demand; infinite where K is indefinite."""
         if not np.isfinite(w).all() or np.abs(w).max() > LARGEST_LOG_PARAMETER:
             return INDEFINITE
+        wall, wall_slope = 0.0, 0.0
+        if self._barrier is not None:
+            atoms = len(self._training) * self._training.descriptor.atoms
+            wall, wall_slope = self._barrier.evaluate(float(w[0]), atoms)
+            if not np.isfinite(wall):
+                return INDEFINITE
         parameters = Hyperparameters(float(np.exp(w[0])), np.exp(w[1:]))
         matrix, blocks = covariance(self._training, parameters, self._constant)
         matrix[np.diag_indices_from(matrix)] += self._noise
@@ -134,9 +186,11 @@ class Posterior:
             lower = dsyr(-1.0, alpha, a=lower, lower=1, overwrite_a=1)
             lower[np.diag_indices_from(lower)] *= 0.5
             signal, lengths = objective_gradient_terms(self._training, blocks, lower + lower.T)
-            return 0.5 * np.concatenate([[signal], lengths]) - prior_gradient
+            slopes = 0.5 * np.concatenate([[signal], lengths]) - prior_gradient
+            slopes[0] += wall_slope
+            return slopes
 
-        return Evaluated(float(value - prior), gradient)
+        return Evaluated(float(value - prior + wall), gradient)
 
     def _log_prior(self, w: np.ndarray) -> tuple[float, np.ndarray]:
         """Log prior of the log-parameters, Jacobians included, and its gradient."""
@@ -161,6 +215,5 @@ def fit(
     evaluations : int
         Objective calls.
     """
-    w = np.concatenate([[np.log(start.signal_variance)], np.log(start.length_scales)])
-    w, _, evaluations = minimiser.minimise(posterior.evaluate, w)
+    w, _, evaluations = minimiser.minimise(posterior.evaluate, start.logarithms)
     return Hyperparameters(float(np.exp(w[0])), np.exp(w[1:])), evaluations

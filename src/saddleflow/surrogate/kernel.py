@@ -29,6 +29,11 @@ class Hyperparameters:
     signal_variance: float
     length_scales: np.ndarray
 
+    @property
+    def logarithms(self) -> np.ndarray:
+        """[ln s2, ln l_1, ..., ln l_T], shape (1 + T,)."""
+        return np.log(np.concatenate([[self.signal_variance], self.length_scales]))
+
     def as_dict(self, labels: tuple[str, ...]) -> dict[str, float]:
         """For run files: names with units to values."""
         scales = {f"length_scale_{k}": float(v) for k, v in zip(labels, self.length_scales, strict=True)}
