@@ -45,6 +45,7 @@ PACKAGES = (
     ("h5py", "run files", "pip install h5py", True),
     ("tblite", "GFN-xTB: engine xtb and the default start direction", "pip install tblite", True),
     ("pyscf", "engine pyscf: the levels of Psi4 without Psi4", "pip install 'saddleflow[pyscf]'", False),
+    ("sella", "methods sella and sella-xtb", "pip install 'saddleflow[sella]'", False),
     ("snakemake", "sets of reactions, restarts, clusters", "pip install 'saddleflow[workflow]'", False),
     (
         "snakemake-executor-plugin-slurm",

@@ -148,6 +148,9 @@ def check(configuration: Configuration) -> Plan:
     methods: dict[str, Method] = {}
     if not broken & {"methods", "method_settings"}:
         methods, found = method_problems(settings)
+        for index, name in enumerate(settings.methods):
+            if name in methods and (missing := methods[name].missing_package()):
+                found.append(Problem(("methods", index), missing))
         problems += [configuration.line(problem) for problem in found]
     reactions: list[Reaction] = []
     if "reactions" not in broken:
@@ -197,9 +200,11 @@ def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) 
 
     asking: dict[str, tuple[str, str]] = {}
     for name, method in methods.items():
-        if method.start.direction == "xtb_softest_mode":
+        if method.uses_direction and method.start.direction == "xtb_softest_mode":
             advice = "write start.direction: random (or file, or difference)"
             asking.setdefault("GFN2-xTB", ("start.direction: xtb_softest_mode", advice))
+        if getattr(method, "initial_hessian", "") == "xtb":
+            asking.setdefault("GFN2-xTB", (f"method {name}: initial_hessian: xtb", "choose another method"))
         prior = getattr(method, "prior", "")
         if "xtb" in str(prior).lower():
             asking.setdefault(prior, (f"method {name}: prior {prior}", "choose another prior or method"))
@@ -218,7 +223,11 @@ def _direction_problems(reactions: Sequence[Reaction], methods: Mapping[str, Met
         ("file", "start_direction", "start direction"),
         ("difference", "difference", "reactant and product"),
     ):
-        asking = [name for name, method in methods.items() if method.start.direction == kind]
+        asking = [
+            name
+            for name, method in methods.items()
+            if method.uses_direction and method.start.direction == kind
+        ]
         if not asking:
             continue
         problems += [

@@ -144,7 +144,8 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
         return interrupted(outcome, message, ledger.evaluations, trace, direction)
 
     try:
-        direction = start_direction(reaction, method.start)
+        if method.uses_direction:
+            direction = start_direction(reaction, method.start)
         result = SEARCHES[method.algorithm](evaluate, reaction, method, direction, trace)
     except SearchStopped as stop:
         result = stopped(stop.outcome, stop.message)

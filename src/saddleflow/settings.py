@@ -6,6 +6,7 @@ Every model forbids unknown keys and is frozen.  A run configuration is complete
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -78,6 +79,19 @@ class Start(Section):
 class Method(Section):
     """What all searches share."""
 
+    uses_direction: ClassVar[bool] = True
+    """Whether the start direction enters the search."""
+    package: ClassVar[str] = ""
+    """Optional package that the search needs; its extra has the same name."""
+
+    def missing_package(self) -> str | None:
+        """What to install before this method can run, in one line; None if nothing is missing."""
+        if not self.package or importlib.util.find_spec(self.package) is not None:
+            return None
+        algorithm = getattr(self, "algorithm", self.package)
+        remedy = f"install it with: pip install 'saddleflow[{self.package}]'"
+        return f"{algorithm} needs the package {self.package}, which is not installed; {remedy}"
+
     convergence: Convergence = Convergence()
     """When a point counts as stationary."""
     start: Start = Start()
@@ -140,6 +154,9 @@ class GPDimer(Method):
     """Step along the mode while the curvature is positive, Angstrom."""
     remove_rigid_motion: bool = False
     """Project translations and rotations out of the inner steps (published: off)."""
+    internal_mode: bool = False
+    """Keep the mode free of translations and rotations. Published: off; then, where all internal modes are
+    convex, the mode becomes a rotation of the whole molecule and a phase spends its steps on turning it."""
     trust: Literal["distance_ratio", "transport", "none"] = "distance_ratio"
     """When a phase stops early. distance_ratio: see distance_ratio_limit; transport: where the transport
     distance to all observations exceeds the trust radius; none: never."""
@@ -255,7 +272,42 @@ class PriorGPDimer(Method):
     """Calls after which the published GP-dimer takes over from the guess."""
 
 
-AnyMethod = Annotated[Dimer | GPDimer | OTGPDimer | PriorGPDimer, Field(discriminator="algorithm")]
+class Sella(Method):
+    """Sella's restricted-step P-RFO (package sella, an optional extra), its own defaults."""
+
+    uses_direction: ClassVar[bool] = False
+    package: ClassVar[str] = "sella"
+
+    algorithm: Literal["sella"] = "sella"
+    internal: bool = True
+    """Internal coordinates; false: Cartesian ones."""
+    initial_hessian: Literal["model", "xtb"] = "model"
+    """model: Sella's guess, improved by probes on the true surface; xtb: GFN2-xTB, without probes."""
+    trust_radius: Annotated[float, Field(gt=0)] = 0.1
+    """First trust radius, in the units of the coordinates (Angstrom, rad)."""
+    probe_step: Annotated[float, Field(gt=0)] = 1e-4
+    """Displacement of a probe of the Hessian, Angstrom."""
+    eigensolver_tolerance: Annotated[float, Field(gt=0)] = 0.1
+    """Relative residual at which the probes end."""
+    central_differences: bool = False
+    """Two evaluations a probe instead of one."""
+    steps_between_probes: Annotated[int, Field(ge=1)] = 3
+    """Steps at least before the lowest mode is probed again, once it is lost."""
+    max_steps: Annotated[int, Field(ge=1)] = 1000
+    """Steps at most."""
+
+
+class SellaXTB(Sella):
+    """Sella started from a GFN2-xTB Hessian."""
+
+    algorithm: Literal["sella-xtb"] = "sella-xtb"
+    initial_hessian: Literal["model", "xtb"] = "xtb"
+    """model: Sella's guess, improved by probes on the true surface; xtb: GFN2-xTB, without probes."""
+
+
+AnyMethod = Annotated[
+    Dimer | GPDimer | OTGPDimer | PriorGPDimer | Sella | SellaXTB, Field(discriminator="algorithm")
+]
 """Any search method, told apart by ``algorithm``; a new search adds its model here."""
 
 

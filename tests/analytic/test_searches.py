@@ -6,7 +6,7 @@ import pytest
 from saddleflow.engines.analytic import QuadraticSaddle, Transfer
 from saddleflow.engines.ledger import Ledger
 from saddleflow.evaluation import Outcome, SearchStopped
-from saddleflow.geometry import largest_displacement
+from saddleflow.geometry import largest_displacement, project_out, rigid_motion_basis
 from saddleflow.reaction import Reaction
 from saddleflow.searches import dimer, gp_dimer
 from saddleflow.searches.base import interrupted
@@ -14,6 +14,7 @@ from saddleflow.searches.dimer import interpolated_gradient
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
 from saddleflow.searches.surrogate_dimer import rotate
 from saddleflow.settings import Convergence, Dimer, GPDimer, OTGPDimer
+from saddleflow.surrogate.inverse_distances import InverseDistances
 
 SYMBOLS = ("C", "O", "H", "H", "H", "N")
 
@@ -160,3 +161,22 @@ def test_lbfgs_solves_a_quadratic_once_it_knows_the_curvatures():
         memory.add(s, hessian @ s)
     force = np.array([1.0, -2.0, 3.0])
     assert memory.apply(force) == pytest.approx(np.linalg.solve(hessian, force))
+
+
+def test_an_internal_mode_never_becomes_a_rotation_of_the_molecule():
+    # All internal modes are convex here, so the lowest mode in all coordinates is a rigid rotation.
+    x = np.array([[0.0, 0.0, 0.3], [1.2, 0.0, 0.0], [-0.6, 1.0, 0.0], [-0.6, -1.0, 0.0], [0.0, 0.0, 1.6]])
+    descriptor = InverseDistances(np.array([6, 8, 1, 1, 1]))
+    reference = descriptor.features(x) * 0.999
+
+    def gradient(y):
+        return descriptor.pull_back(y, 8.0 * (descriptor.features(y) - reference))
+
+    flat, rigid = x.ravel(), rigid_motion_basis(x)
+    mode = project_out(rigid, np.random.default_rng(0).standard_normal(15))
+    mode /= np.linalg.norm(mode)
+    free = rotate(gradient, flat, gradient(flat), mode + 0.1 * rigid[:, 4], 0.01, 1e-3, 100)
+    kept = rotate(gradient, flat, gradient(flat), mode + 0.1 * rigid[:, 4], 0.01, 1e-3, 100, rigid)
+    assert np.linalg.norm(rigid.T @ free.mode) > 0.9
+    assert np.linalg.norm(rigid.T @ kept.mode) < 1e-10
+    assert kept.curvature > 0.1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saddleflow.searches import dimer, gp_dimer, prior_gp_dimer
+from saddleflow.searches import dimer, gp_dimer, prior_gp_dimer, sella
 from saddleflow.searches.base import Search
 
 SEARCHES: dict[str, Search] = {
@@ -10,5 +10,7 @@ SEARCHES: dict[str, Search] = {
     "gp-dimer": gp_dimer.search,
     "ot-gp-dimer": gp_dimer.search,
     "prior-gp-dimer": prior_gp_dimer.search,
+    "sella": sella.search,
+    "sella-xtb": sella.search,
 }
 """From ``algorithm`` of the settings to the search; every member of settings.AnyMethod has one."""

@@ -23,6 +23,7 @@ from saddleflow.evaluation import (
     SearchStopped,
     TracePoint,
 )
+from saddleflow.geometry import project_out, rigid_motion_basis
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.surrogate_dimer import (
@@ -131,14 +132,17 @@ def _initial_rotations(
         model.add(evaluation)
         return evaluation
 
+    rigid = _rigid(start.position, method)
     mode = start.mode
     image = observe(mode)
     curvature = float((image.gradient - midpoint.gradient) @ mode / separation)
     for count in range(method.max_initial_rotations):
         difference = image.gradient - midpoint.gradient
         curvature = float(difference @ mode / separation)
-        force = np.linalg.norm(rotational_force(difference, mode, separation))
-        if rotation_angle(force, curvature) <= method.initial_rotation_angle:
+        force = rotational_force(difference, mode, separation)
+        if rigid is not None:
+            force = project_out(rigid, force)
+        if rotation_angle(float(np.linalg.norm(force)), curvature) <= method.initial_rotation_angle:
             break
         process = model.update(from_data_ranges=True)
         turned = rotate(
@@ -149,6 +153,7 @@ def _initial_rotations(
             separation,
             min(method.rotation_tolerance, method.initial_rotation_angle / 10.0),
             INITIAL_ROTATIONS_ON_SURROGATE,
+            rigid,
         )
         if turned.rotations == 0:
             break
@@ -158,6 +163,11 @@ def _initial_rotations(
         image = observe(mode)
         curvature = float((image.gradient - midpoint.gradient) @ mode / separation)
     return Dimer(start.position, mode, curvature)
+
+
+def _rigid(position: np.ndarray, method: GPDimer) -> np.ndarray | None:
+    """Rigid motions that the mode is kept free of, None where it may turn into them as in the publication."""
+    return rigid_motion_basis(position.reshape(-1, 3)) if method.internal_mode else None
 
 
 def _new_point(model: SurrogateModel, resting: Dimer, latest: Evaluation, method: GPDimer) -> Phase:
@@ -194,6 +204,7 @@ def _relax(model: SurrogateModel, start: Dimer, threshold: float, method: GPDime
             separation,
             method.rotation_tolerance,
             method.max_rotations,
+            _rigid(position, method),
         )
         mode, curvature = turned.mode, float(turned.curvature)
         if step_number == method.max_inner_iterations - 1:

@@ -54,6 +54,7 @@ def rotate(
     separation: float,
     tolerance: float,
     max_rotations: int,
+    rigid: np.ndarray | None = None,
 ) -> RotationResult:
     """Turn the dimer on the surrogate towards its minimum mode, with L-BFGS directions.
 
@@ -71,13 +72,19 @@ def rotate(
         Stop below this angle, rad.
     max_rotations : int
         At most as many.
+    rigid : ndarray, shape (D, k), optional
+        Orthonormal directions that the mode is kept free of.
     """
     memory = LimitedMemoryBFGS(max(len(mode), 1))
+    if rigid is not None:
+        mode = _unit(project_out(rigid, mode))
     g1 = gradient(midpoint + separation * mode)
     curvature = (g1 - g0) @ mode / separation
     old_mode = old_force = None
     for count in range(max_rotations):
         force = rotational_force(g1 - g0, mode, separation)
+        if rigid is not None:
+            force = project_out(rigid, force)
         if old_mode is not None:
             memory.add(mode - old_mode, old_force - force)
         theta = memory.apply(force)
