@@ -141,7 +141,7 @@ def test_a_block_overrides_single_keys_of_the_top_level():
     ("methods", "blocks", "key", "words"),
     [
         (["gpdimer"], {}, "methods[0]", "did you mean gp-dimer? (known: dimer"),
-        (["sella"], {}, "methods[0]", "unknown method 'sella'"),
+        (["nudged"], {}, "methods[0]", "unknown method 'nudged'"),
         (["dimer", "dimer"], {}, "methods[1]", "twice"),
         (["dimer"], {"a b": {"algorithm": "dimer"}}, "method_settings.a b", "letters, digits"),
         (["dimer"], {"-a": {"algorithm": "dimer"}}, "method_settings.-a", "letters, digits"),
