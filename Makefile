@@ -1,5 +1,7 @@
 # make env    everything that is needed: .venv with all packages, and Psi4
 # make demo   set-up, then the starter reactions with config/config.yaml
+# make leaderboard REACTIONS=path METHODS="a b" MINUTES=60 CORES=2 RESULTS=folder PUBLISHED=table ENGINE=psi4
+#             methods by structures for so many minutes, then one page; the same command goes on
 # make test   set-up, then the whole test suite
 # make lint   format and static checks
 # make clean  caches and .venv; never results
@@ -9,7 +11,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CORES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: env demo test lint clean
+.PHONY: env demo leaderboard test lint clean
 .DEFAULT_GOAL := env
 
 env:
@@ -23,6 +25,12 @@ demo:
 	snakemake --cores $(CORES) || status=$$?
 	saddleflow where config/config.yaml
 	exit $$status
+
+leaderboard:
+	@tools/environment.sh run
+	python tools/leaderboard.py --cores $(CORES) --minutes $(or $(MINUTES),60) \
+	  --results "$(or $(RESULTS),results-leaderboard)" --reactions "$(REACTIONS)" --methods "$(METHODS)" \
+	  --engine "$(ENGINE)" --published "$(PUBLISHED)" --settings "$(SETTINGS)" --profile "$(PROFILE)"
 
 test:
 	@tools/environment.sh test

@@ -134,6 +134,20 @@ def _figures(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(arguments: argparse.Namespace) -> int:
+    from saddleflow.analysis.comparison import compare
+    from saddleflow.analysis.comparison_text import as_text, write_tables
+    from saddleflow.analysis.leaderboard import write_page
+
+    results = _results(arguments.results)
+    comparison = compare(results, arguments.published, arguments.budget, arguments.seed)
+    folder = arguments.to or results / "comparison"
+    print(as_text(comparison), end="\n\n")
+    for path in [*write_tables(comparison, folder), write_page(comparison, folder / "leaderboard.html")]:
+        print(path)
+    return 0
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from saddleflow import progress
 
@@ -257,6 +271,19 @@ def parser() -> argparse.ArgumentParser:
     _, add = command("figures", _figures, "draw the figures from the table")
     results(add)
     add("--to", type=Path, metavar="DIR", help="folder of the figures (RESULTS/figures)")
+    _, add = command("compare", _compare, "compare the methods, and with published results; writes one page")
+    results(add)
+    add(
+        "--published", type=Path, metavar="CSV", help="table of published results (that of the configuration)"
+    )
+    add(
+        "--budget",
+        type=float,
+        metavar="CALLS",
+        help="more calls than this count as failed (no success is cut)",
+    )
+    add("--seed", type=int, default=0, help="of the bootstrap intervals (0)")
+    add("--to", type=Path, metavar="DIR", help="folder of the tables and the page (RESULTS/comparison)")
     _, add = command("export", _export, "write a run file in other formats")
     add("run_file", metavar="RUNFILE", type=Path, help="run file (.h5)")
     add("--format", nargs="+", choices=("extxyz", "traj", "csv"), default=["extxyz"], help="formats (extxyz)")

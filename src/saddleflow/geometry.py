@@ -59,13 +59,20 @@ def distance_matrix(positions: np.ndarray) -> np.ndarray:
     return distances
 
 
+def best_rotation(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Rotation R, shape (3, 3), by which ``positions @ R`` lies on `reference` best (Kabsch, least squares).
+
+    Vectors of the atoms, such as modes, turn with it: ``mode @ R``.
+    """
+    u, _, vt = np.linalg.svd((positions - positions.mean(axis=0)).T @ (reference - reference.mean(axis=0)))
+    sign = np.sign(np.linalg.det(u @ vt))
+    return u @ np.diag([1.0, 1.0, sign if sign else 1.0]) @ vt
+
+
 def aligned(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Rotate and translate `positions` onto `reference` (both shape (N, 3)) by least squares (Kabsch)."""
-    centre, centre_reference = positions.mean(axis=0), reference.mean(axis=0)
-    u, _, vt = np.linalg.svd((positions - centre).T @ (reference - centre_reference))
-    sign = np.sign(np.linalg.det(u @ vt))
-    rotation = u @ np.diag([1.0, 1.0, sign if sign else 1.0]) @ vt
-    return (positions - centre) @ rotation + centre_reference
+    rotation = best_rotation(positions, reference)
+    return (positions - positions.mean(axis=0)) @ rotation + reference.mean(axis=0)
 
 
 def largest_displacement(positions: np.ndarray, reference: np.ndarray) -> float:

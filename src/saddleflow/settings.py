@@ -344,6 +344,8 @@ class Settings(Section):
     """Start direction; for all methods that do not set their own."""
     verification: Verification = Verification()
     """How a converged point is proved to be a first-order saddle."""
+    published: str = ""
+    """Table of published results on the same structures (docs/comparison.md), for saddleflow compare."""
     method_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Variants of methods, NAME: {algorithm: gp-dimer, max_step: 0.1}; a block named like a built-in method
     changes that method."""

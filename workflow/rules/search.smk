@@ -14,6 +14,7 @@ rule search:
     # A search that ends without a saddle is a result and no failure; only faults of the machine come here.
     retries: 2
     threads: plan.threads
+    priority: lambda wildcards: plan.priorities[wildcards.reaction]
     resources:
         mem_mb=lambda wildcards, attempt: (plan.memory_mb + 900) * min(attempt, 2),
         runtime="2h",

@@ -13,6 +13,7 @@ rule verify:
         f"{RESULTS}/benchmarks/verify/{{reaction}}/{{method}}.tsv"
     retries: 2
     threads: plan.threads
+    priority: lambda wildcards: plan.priorities[wildcards.reaction]
     resources:
         mem_mb=lambda wildcards, attempt: (plan.memory_mb + 900) * min(attempt, 2),
         runtime="2h",

@@ -91,8 +91,8 @@ def performance_profiles(summary: pd.DataFrame) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     absolute = [solved_within(column) for column in cost.T]
     relative = performance_profile(cost)
-    _steps(left, absolute, methods, styles, origin=None)
-    _steps(right, relative, methods, styles, origin=1.0)
+    draw_steps(left, absolute, methods, styles, origin=None)
+    draw_steps(right, relative, methods, styles, origin=1.0)
     left.set_xlabel(CALLS)
     right.set_xlabel("Calls / calls of the best method")
     left.set_ylabel(f"Fraction of {len(table)} system{'s' if len(table) != 1 else ''} {word}")
@@ -180,9 +180,10 @@ def _ratio_line(axes: Axes, ratio: float, low: float, high: float) -> None:
         )  # fmt: skip
 
 
-def _steps(
+def draw_steps(
     axes: Axes, curves: list[StepCurve], methods: list[str], styles: dict, origin: float | None
 ) -> None:
+    """Draw step curves with a legend entry each, on a logarithmic axis from `origin` if one is given."""
     every = np.concatenate([curve.x for curve in curves]) if curves else np.array([])
     low, high = log_limits(every) if origin is None else (origin, max(4.0, every.max(initial=1.0) * 1.25))
     dashes = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+CONVERGED, VERIFIED = "converged", "verified"
+"""What :func:`solved` may mean."""
+
 
 @dataclass(frozen=True)
 class StepCurve:
@@ -52,8 +55,8 @@ def solved(summary: pd.DataFrame) -> tuple[pd.Series, str]:
     converged = summary["converged"].fillna(False).astype(bool)
     status = summary["verification"].fillna("not_run")
     if status.isin(["passed", "failed"]).any():
-        return converged & (status == "passed"), "verified"
-    return converged, "converged"
+        return converged & (status == "passed"), VERIFIED
+    return converged, CONVERGED
 
 
 def cost_table(summary: pd.DataFrame, column: str = "calls") -> pd.DataFrame:

@@ -60,6 +60,9 @@ COLUMNS = CONTRACT_COLUMNS | FURTHER_COLUMNS
 
 MISSING = "missing"
 UNREADABLE = "unreadable"
+NOT_VERIFIED, VERIFIED_BEFORE = "not verified yet", "not verified again since the search was repeated"
+UNVERIFIED = (NOT_VERIFIED, VERIFIED_BEFORE)
+"""Values of ``verification_reason`` of a search whose verification is still to come."""
 
 
 def summarise(
@@ -252,9 +255,9 @@ def _search_cells(run: RunFile) -> dict:
 def _verification_cells(results: Path, reaction: str, method: str) -> dict:
     path = results / "verifications" / reaction / f"{method}.h5"
     if not path.exists():
-        return {"verification_reason": "not verified yet"}
+        return {"verification_reason": NOT_VERIFIED}
     if path.stat().st_mtime_ns < (results / "searches" / reaction / f"{method}.h5").stat().st_mtime_ns:
-        return {"verification_reason": "not verified again since the search was repeated"}
+        return {"verification_reason": VERIFIED_BEFORE}
     try:
         verification = read_verification(path)
     except (RunFileError, OSError) as error:
