@@ -11,10 +11,10 @@ rule search:
         f"{RESULTS}/logs/search/{{reaction}}/{{method}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/search/{{reaction}}/{{method}}.tsv"
+    priority: lambda wildcards: plan.priorities[wildcards.reaction]
     # A search that ends without a saddle is a result and no failure; only faults of the machine come here.
     retries: 2
     threads: plan.threads
-    priority: lambda wildcards: plan.priorities[wildcards.reaction]
     resources:
         mem_mb=lambda wildcards, attempt: (plan.memory_mb + 900) * min(attempt, 2),
         runtime="2h",

@@ -11,9 +11,9 @@ rule verify:
         f"{RESULTS}/logs/verify/{{reaction}}/{{method}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/verify/{{reaction}}/{{method}}.tsv"
+    priority: lambda wildcards: plan.priorities[wildcards.reaction]
     retries: 2
     threads: plan.threads
-    priority: lambda wildcards: plan.priorities[wildcards.reaction]
     resources:
         mem_mb=lambda wildcards, attempt: (plan.memory_mb + 900) * min(attempt, 2),
         runtime="2h",
