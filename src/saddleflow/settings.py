@@ -176,8 +176,12 @@ class GPDimer(Method):
     """The cap of the adaptive radius is at least this, Angstrom."""
     trust_radius_per_atom: Annotated[float, Field(gt=0)] = 1.3
     """And at least this over the square root of the number of atoms, Angstrom."""
+    fit_every: Annotated[int, Field(ge=1)] = 1
+    """Phases from one fit of the hyperparameters to the next; between them new observations are added to the
+    factorised covariance by bordering."""
     fit_subset: Annotated[int, Field(ge=0)] = 0
-    """Observations that the hyperparameters are fitted to, farthest points first; 0: all."""
+    """Observations that the hyperparameters are fitted to, farthest points first; 0: all. It caps the cost of
+    a fit, which grows with the third power of their number."""
     fit_subset_latest: Annotated[int, Field(ge=1)] = 2
     """The newest ones always belong to the subset."""
     fit_subset_max: Annotated[int, Field(ge=1)] = 30

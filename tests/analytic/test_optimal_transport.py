@@ -217,3 +217,17 @@ def test_variants_of_the_paper_are_blocks_of_a_configuration():
 def test_what_the_configuration_says_goes_before_a_method_s_own_start():
     settings = Settings.model_validate({"methods": ["ot-gp-dimer"], "start": {"displacement": 0.0}})
     assert resolve_methods(settings)["ot-gp-dimer"].start.displacement == 0.0
+
+
+def test_between_fits_the_kernel_stays_and_all_observations_count():
+    source, model = model_with(10), model_with(4, fit_every=3)
+    fits = []
+    for count in range(4, 10):
+        model.update(from_data_ranges=False)
+        fits.append(model.fit_evaluations > 0)
+        energies = [model.process.energy_gradient(x)[0] for x in model.positions]
+        truth = np.array(model._energies) - model.reference_energy
+        assert energies == pytest.approx(truth, abs=0.02)
+        x, gradient = source.positions[count].reshape(-1, 3), source._gradients[count].reshape(-1, 3)
+        model.add(Evaluation(count, Purpose.SEARCH, x, source._energies[count], -gradient, 0.0, 0.0))
+    assert fits == [True, False, False, True, False, False]

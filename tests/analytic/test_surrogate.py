@@ -218,3 +218,47 @@ def test_scaled_conjugate_gradient_backs_off_from_forbidden_regions():
     )
     assert success
     assert w[0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_bordered_factor_gives_the_same_process_as_a_new_one():
+    generator = np.random.default_rng(7)
+    descriptor = InverseDistances(np.array([6, 1, 1, 8]))
+    base = 1.5 * generator.standard_normal((4, 3))
+    points = base + 0.1 * generator.standard_normal((6, 4, 3))
+    energies, gradients = generator.standard_normal(6), generator.standard_normal((6, 12))
+    kernel = Hyperparameters(0.7, np.linspace(0.4, 0.9, len(descriptor.type_labels)))
+    training, grown = TrainingFeatures(descriptor), None
+    for n, point in enumerate(points, start=1):
+        training.add(point)
+        if n in (2, 3, 6):  # one and several observations at a time
+            grown = GaussianProcess(training, energies[:n], gradients[:n], kernel, 1.3, 1e-5, grown)
+    new = GaussianProcess(training, energies, gradients, kernel, 1.3, 1e-5)
+    assert list(grown._order) != list(new._order)
+    x = base + 0.05
+    assert grown.energy_gradient(x)[0] == pytest.approx(new.energy_gradient(x)[0], rel=1e-8)
+    assert grown.gradient(x) == pytest.approx(new.gradient(x), rel=1e-7)
+    assert grown.hessian(x) == pytest.approx(new.hessian(x), rel=1e-6, abs=1e-6)
+    assert grown.standard_deviations(x) == pytest.approx(new.standard_deviations(x), rel=1e-6)
+
+
+@pytest.mark.parametrize("change", ["kernel", "constant", "noise", "data"])
+def test_a_factor_of_something_else_is_not_extended(change):
+    generator = np.random.default_rng(8)
+    descriptor = InverseDistances(np.array([6, 1, 8]))
+    energies, gradients = generator.standard_normal(3), generator.standard_normal((3, 9))
+    first, second = TrainingFeatures(descriptor), TrainingFeatures(descriptor)
+    points = 1.5 * generator.standard_normal((4, 3, 3))
+    for k in range(3):
+        first.add(points[k])
+        second.add(points[3 - k] if change == "data" else points[k])
+    kernel = Hyperparameters(0.7, np.full(3, 0.5))
+    previous = GaussianProcess(first.subset([0, 1]), energies[:2], gradients[:2], kernel, 1.0, 1e-5)
+    other = (
+        Hyperparameters(0.8, np.full(3, 0.5)) if change == "kernel" else kernel,
+        1.5 if change == "constant" else 1.0,
+        1e-4 if change == "noise" else 1e-5,
+    )
+    found = GaussianProcess(second, energies, gradients, *other, previous)
+    assert np.array_equal(
+        found.gradient(points[0]), GaussianProcess(second, energies, gradients, *other).gradient(points[0])
+    )

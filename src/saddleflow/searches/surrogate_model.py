@@ -45,6 +45,8 @@ class SurrogateModel:
         self.process: GaussianProcess | None = None
         self.fit_evaluations = 0
         self.fit_subset = method.fit_subset
+        self._updates_to_fit = 0
+        self._constant = 1.0
         self._distance = TransportDistance(reaction.numbers, method.transport_combination)
         self._distances = np.zeros((0, 0))
         self._oscillation = OscillationDetector(method.oscillation_window, method.oscillation_ratio)
@@ -92,15 +94,25 @@ class SurrogateModel:
         if start is None or from_data_ranges:
             start = scales.initial(len(self.descriptor.type_labels))
         self.fit_evaluations = 0
-        self._fit(start, energies, gradients, scales, constant)
-        if self.method.oscillation_detection and self._may_grow():
-            fitted = self.hyperparameters
-            if self._oscillation.oscillates(fitted.logarithms):
-                self.fit_subset = min(self.fit_subset + SUBSET_GROWTH, self.method.fit_subset_max)
-                self._fit(fitted, energies, gradients, scales, constant)
-                self._oscillation.oscillates(self.hyperparameters.logarithms)
+        self._updates_to_fit -= 1
+        if from_data_ranges or self._updates_to_fit <= 0:
+            self._updates_to_fit = self.method.fit_every
+            self._constant = constant
+            self._fit(start, energies, gradients, scales)
+            if self.method.oscillation_detection and self._may_grow():
+                fitted = self.hyperparameters
+                if self._oscillation.oscillates(fitted.logarithms):
+                    self.fit_subset = min(self.fit_subset + SUBSET_GROWTH, self.method.fit_subset_max)
+                    self._fit(fitted, energies, gradients, scales)
+                    self._oscillation.oscillates(self.hyperparameters.logarithms)
         self.process = GaussianProcess(
-            self.training, energies, gradients, self.hyperparameters, constant, self.method.noise_variance
+            self.training,
+            energies,
+            gradients,
+            self.hyperparameters,
+            self._constant,
+            self.method.noise_variance,
+            self.process,
         )
         return self.process
 
@@ -113,7 +125,6 @@ class SurrogateModel:
         energies: np.ndarray,
         gradients: np.ndarray,
         scales: DataScales,
-        constant: float,
     ) -> None:
         """Fit to the subset; the scales of the priors and the constant are those of all data."""
         chosen = list(range(len(energies)))
@@ -126,7 +137,7 @@ class SurrogateModel:
             energies[chosen],
             gradients[chosen],
             scales,
-            constant,
+            self._constant,
             self.method.noise_variance,
             self._degrees_of_freedom,
             self._barrier,

@@ -127,6 +127,9 @@ class GaussianProcess(KernelExpansion):
         Variance c2 of the constant kernel, eV^2.
     noise_variance : float
         Of energies (eV^2) and gradient components (eV^2/Angstrom^2).
+    previous : GaussianProcess, optional
+        On the first n - k of the observations: where it has the same kernel and noise, its factor is extended
+        by bordering, O(k m^2 D) instead of O(m^3) for m = n (1 + D).
 
     Raises
     ------
@@ -142,17 +145,23 @@ class GaussianProcess(KernelExpansion):
         hyperparameters: Hyperparameters,
         constant: float,
         noise_variance: float,
+        previous: GaussianProcess | None = None,
     ):
         self.hyperparameters = hyperparameters
         self.constant = constant
+        self.noise_variance = noise_variance
         n = len(training)
-        matrix, _ = covariance(training, hyperparameters, constant)
-        matrix[np.diag_indices_from(matrix)] += noise_variance
-        self._factor = factorised(matrix)
-        data = np.concatenate([energies, np.ravel(gradients)])
-        alpha = cho_solve((self._factor, True), data, check_finite=False)
         # Arrays of this moment: observations that are added later belong to the next process.
         self._jacobians = training.jacobians
+        if previous is not None and previous._begins(self, training):
+            self._factor, self._order = previous._bordered(training)
+        else:
+            matrix, _ = covariance(training, hyperparameters, constant)
+            matrix[np.diag_indices_from(matrix)] += noise_variance
+            self._factor, self._order = factorised(matrix), np.arange(len(matrix))
+        data = np.concatenate([energies, np.ravel(gradients)])
+        alpha = np.empty_like(data)
+        alpha[self._order] = cho_solve((self._factor, True), data[self._order], check_finite=False)
         super().__init__(
             training.descriptor,
             training.phi,
@@ -163,15 +172,45 @@ class GaussianProcess(KernelExpansion):
             constant * float(alpha[:n].sum()),
         )
 
-    def standard_deviations(self, positions: np.ndarray) -> tuple[float, float]:
-        """Standard deviation of the energy (eV) and root mean square one of the gradient (eV/Angstrom)."""
-        descriptor, phis, jacobians = self.descriptor, self._phi, self._jacobians
+    def _begins(self, other: GaussianProcess, training: TrainingFeatures) -> bool:
+        """Whether this process has the kernel of another one and the first of its observations."""
+        n = len(self._phi)
+        return (
+            n <= len(training)
+            and self.constant == other.constant
+            and self.noise_variance == other.noise_variance
+            and np.array_equal(self.hyperparameters.logarithms, other.hyperparameters.logarithms)
+            and np.array_equal(self._phi, training.phi[:n])
+        )
+
+    def _bordered(self, training: TrainingFeatures) -> tuple[np.ndarray, np.ndarray]:
+        """Factor of the covariance of more observations, and which row of the data each of its rows is.
+
+        New rows come last in the factor, while in the data all energies go before all gradients.
+        """
+        n, size = len(self._phi), self._jacobians.shape[2]
+        factor, order = self._factor, self._order
+        for k in range(n, len(training)):
+            phi, jacobian = training.phi[k], training.jacobians[k]
+            known = (training.phi[:k], training.jacobians[:k])
+            cross = self._cross_covariance(*known, phi, jacobian)
+            own = self._own_covariance(jacobian)
+            own[np.diag_indices_from(own)] += self.noise_variance
+            border = solve_triangular(factor, cross[order], lower=True, check_finite=False).T
+            corner = factorised(own - border @ border.T)
+            factor = np.block([[factor, np.zeros((len(factor), 1 + size))], [border, corner]])
+            gradients = k + 1 + k * size + np.arange(size)
+            order = np.concatenate([np.where(order < k, order, order + 1), [k], gradients])
+        return factor, order
+
+    def _cross_covariance(
+        self, phis: np.ndarray, jacobians: np.ndarray, phi: np.ndarray, jacobian: np.ndarray
+    ) -> np.ndarray:
+        """Covariance of n observations with energy and gradient at one point, (n (1 + D), 1 + D)."""
         n, _, size = jacobians.shape
         root = np.sqrt(self._weights)
-        phi, jacobian = descriptor.features(positions), descriptor.jacobian(positions)
-        s2 = self.hyperparameters.signal_variance
         q = squared_distances((phis * root), (phi * root)[None])[:, 0]
-        kse = s2 * np.exp(-0.5 * q)
+        kse = self.hyperparameters.signal_variance * np.exp(-0.5 * q)
         d = phis - phi
         u = np.einsum("ipa,ip->ia", jacobians, d * self._weights)
         u_here = d * self._weights @ jacobian
@@ -181,9 +220,23 @@ class GaussianProcess(KernelExpansion):
         cross[n:, 0] = -(kse[:, None] * u).ravel()
         cross[:n, 1:] = kse[:, None] * u_here
         cross[n:, 1:] = (kse[:, None, None] * (m - u[:, :, None] * u_here[:, None, :])).reshape(-1, size)
-        prior = np.empty(1 + size)
+        return cross
+
+    def _own_covariance(self, jacobian: np.ndarray) -> np.ndarray:
+        """Noise-free covariance of energy and gradient at one point with themselves, (1 + D, 1 + D)."""
+        own = np.zeros((1 + jacobian.shape[1],) * 2)
+        own[0, 0] = self.hyperparameters.signal_variance + self.constant
+        own[1:, 1:] = self.hyperparameters.signal_variance * (jacobian.T * self._weights) @ jacobian
+        return own
+
+    def standard_deviations(self, positions: np.ndarray) -> tuple[float, float]:
+        """Standard deviation of the energy (eV) and root mean square one of the gradient (eV/Angstrom)."""
+        phi, jacobian = self.descriptor.features(positions), self.descriptor.jacobian(positions)
+        cross = self._cross_covariance(self._phi, self._jacobians, phi, jacobian)
+        explained = solve_triangular(self._factor, cross[self._order], lower=True, check_finite=False)
+        prior = np.empty(1 + jacobian.shape[1])
+        s2 = self.hyperparameters.signal_variance
         prior[0] = s2 + self.constant
         prior[1:] = s2 * np.einsum("pa,pa,p->a", jacobian, jacobian, self._weights)
-        explained = solve_triangular(self._factor, cross, lower=True, check_finite=False)
         variance = np.maximum(prior - (explained**2).sum(axis=0), 0.0)
         return float(np.sqrt(variance[0])), float(np.sqrt(variance[1:].mean()))
