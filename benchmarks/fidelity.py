@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from saddleflow.analysis.table import read_summary
+from saddleflow.analysis.table import summarise
 from saddleflow.reactions import read_reactions
 
 UNIQUE_POINTS = {"gp-dimer": 1, "ot-gp-dimer": -1, "dimer": -1, "sella": 0}
 """To add to a published count to get different geometries: programs count the first and a final point in
 different ways."""
+VARIANTS = {"gp-internal": "gp-dimer", "ot-internal": "ot-gp-dimer", "sella-xtb": "sella"}
+"""Which published method a variant stands beside."""
 SAME_ENERGY = 0.01
 PUBLISHED = ("dimer", "gp_dimer", "ot_gp_dimer", "sella")
 
@@ -47,14 +49,14 @@ def agreed(row) -> float | None:
 
 def compare(options) -> None:
     """Print one line a search and one a method."""
-    summary = read_summary(options.results / "summary.csv")
+    summary = summarise(options.results)
     published = pd.read_csv(options.published, index_col="reaction")
     summary = summary[
         summary.reaction.isin(published.index) & ~summary.outcome.isin(["missing", "unreadable"])
     ]
     for method, rows in summary.groupby("method", sort=False):
-        key = method.removesuffix("-xtb").replace("-", "_")
-        shift = UNIQUE_POINTS.get(method.removesuffix("-xtb"), 0)
+        base = VARIANTS.get(method, method)
+        key, shift = base.replace("-", "_"), UNIQUE_POINTS[base]
         print(f"\n{method}\nreaction atoms calls published  energy_eV  difference  agreed outcome")
         found, consensus, paired = 0, 0, []
         for row in rows.itertuples():

@@ -157,6 +157,9 @@ class GPDimer(Method):
     internal_mode: bool = False
     """Keep the mode free of translations and rotations. Published: off; then, where all internal modes are
     convex, the mode becomes a rotation of the whole molecule and a phase spends its steps on turning it."""
+    failure_retries: Annotated[int, Field(ge=0)] = 0
+    """Where a point has no SCF solution, try half-way to the nearest observation up to so often (published:
+    the search ends)."""
     trust: Literal["distance_ratio", "transport", "none"] = "distance_ratio"
     """When a phase stops early. distance_ratio: see distance_ratio_limit; transport: where the transport
     distance to all observations exceeds the trust radius; none: never."""

@@ -5,6 +5,7 @@ import pytest
 
 from saddleflow.engines.analytic import QuadraticSaddle, Transfer
 from saddleflow.engines.ledger import Ledger
+from saddleflow.errors import ScfError
 from saddleflow.evaluation import Outcome, SearchStopped
 from saddleflow.geometry import largest_displacement, project_out, rigid_motion_basis
 from saddleflow.reaction import Reaction
@@ -180,3 +181,33 @@ def test_an_internal_mode_never_becomes_a_rotation_of_the_molecule():
     assert np.linalg.norm(rigid.T @ free.mode) > 0.9
     assert np.linalg.norm(rigid.T @ kept.mode) < 1e-10
     assert kept.curvature > 0.1
+
+
+class Patchy(Transfer):
+    """The surface with calls that have no solution."""
+
+    def __init__(self, failing):
+        super().__init__()
+        self.failing, self.asked = failing, 0
+
+    def evaluate(self, positions):
+        self.asked += 1
+        if self.asked in self.failing:
+            raise ScfError("no convergence")
+        return super().evaluate(positions)
+
+
+def test_a_failed_point_is_tried_half_way_back_only_when_asked_to():
+    surface = Patchy({7, 8})
+    result, ledger = run(gp_dimer, OTGPDimer(failure_retries=2), surface)
+    assert result.outcome is Outcome.CONVERGED
+    assert [e.index for e in ledger.evaluations if e.error] == [6, 7]
+    failed, again, solved = (e.positions for e in ledger.evaluations[6:9])
+    observed = [e.positions for e in ledger.evaluations[:6]]
+    for before, after in ((failed, again), (again, solved)):
+        nearest = min(observed, key=lambda x: np.linalg.norm(x - before))
+        assert after == pytest.approx(0.5 * (before + nearest))
+    with pytest.raises(ScfError):
+        run(gp_dimer, OTGPDimer(), Patchy({7}))
+    with pytest.raises(ScfError):
+        run(gp_dimer, OTGPDimer(failure_retries=1), Patchy({7, 8}))

@@ -10,10 +10,11 @@ raises the surrogate's curvature is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from saddleflow.errors import GeometryError, ScfError
 from saddleflow.evaluation import (
     Evaluate,
     Evaluation,
@@ -80,10 +81,9 @@ def search(
     for outer in range(method.max_outer_iterations):
         model.update(from_data_ranges=outer == 0)
         phase = _new_point(model, resting, latest, method)
-        if phase.converged:
-            resting = phase.dimer
-        dimer = phase.dimer
-        latest = evaluate(dimer.position.reshape(-1, 3), Purpose.SEARCH, model.predict(dimer.position))
+        dimer, latest = _evaluated(evaluate, model, phase.dimer, method.failure_retries)
+        if phase.converged and dimer is phase.dimer:
+            resting = dimer
         model.add(latest)
         trace.append(
             TracePoint(
@@ -163,6 +163,23 @@ def _initial_rotations(
         image = observe(mode)
         curvature = float((image.gradient - midpoint.gradient) @ mode / separation)
     return Dimer(start.position, mode, curvature)
+
+
+def _evaluated(
+    evaluate: Evaluate, model: SurrogateModel, dimer: Dimer, retries: int
+) -> tuple[Dimer, Evaluation]:
+    """Evaluate the end of a phase; where that has no solution, half-way to the nearest observation."""
+    while True:
+        position = dimer.position
+        try:
+            prediction = model.predict(position)
+            return dimer, evaluate(position.reshape(-1, 3), Purpose.SEARCH, prediction)
+        except (ScfError, GeometryError):
+            if retries == 0:
+                raise
+            retries -= 1
+            nearest = min(model.positions, key=lambda x: float(np.linalg.norm(x - position)))
+            dimer = replace(dimer, position=0.5 * (position + nearest))
 
 
 def _rigid(position: np.ndarray, method: GPDimer) -> np.ndarray | None:
