@@ -167,6 +167,8 @@ def check(configuration: Configuration) -> Plan:
         problems += _xtb_problems(reactions, methods)
     if not broken & {"results", "reactions"}:
         problems += [configuration.line(problem) for problem in _results_problems(settings)]
+    if settings.published and "published" not in broken:
+        problems += [configuration.line(problem) for problem in _published_problems(settings)]
     if problems:
         raise InputError(problems)
     return Plan(reactions, methods)
@@ -237,6 +239,16 @@ def _direction_problems(reactions: Sequence[Reaction], methods: Mapping[str, Met
             if getattr(reaction, attribute) is None
         ]
     return problems
+
+
+def _published_problems(settings: Settings) -> list[Problem]:
+    from saddleflow.analysis.published import read_published
+
+    try:
+        read_published(settings.published)
+    except InputError as error:
+        return [Problem(("published",), problem) for problem in error.problems]
+    return []
 
 
 def _results_problems(settings: Settings) -> list[Problem]:

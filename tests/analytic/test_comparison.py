@@ -124,6 +124,14 @@ def test_a_method_is_a_row_with_failures_in_place(results):
     assert found["intended"].isna().all(), "without a published table the intended saddle is not known"
 
 
+def test_a_verification_that_could_not_run_is_said_and_not_counted(results):
+    put(results, run("b", "gp", 40), Status.NOT_RUN)
+    comparison = compare(results)
+    found = rows(comparison).loc["gp"]
+    assert (found["solved"], found["verified"], found["verification_not_run"]) == (2, 2, 1)
+    assert "2/3, 1 not run" in as_text(comparison)
+
+
 def test_published_programs_stand_beside_on_the_same_reactions_and_on_the_whole_table(results, table):
     comparison = compare(results, table)
     same, whole = rows(comparison), rows(comparison, "whole_table")

@@ -330,3 +330,11 @@ def test_write_inputs_says_when_the_folder_is_taken_away(tmp_path):
     (tmp_path / "inputs").write_text("")
     with pytest.raises(InputError, match="can't be written"):
         write_inputs(Plan([], {}), Settings(results=str(tmp_path)))
+
+
+def test_a_table_of_published_results_is_read_before_the_first_job(config, capsys, tmp_path):
+    (line,) = errors(capsys, config | {"published": str(tmp_path / "nothing.csv")})
+    assert line.startswith("published: ") and "can't be read" in line
+    (tmp_path / "table.csv").write_text("reaction,atoms,multiplicity\n")
+    (line,) = errors(capsys, config | {"published": str(tmp_path / "table.csv")})
+    assert "columns PROGRAM_calls and the like are missing" in line

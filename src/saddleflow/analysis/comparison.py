@@ -20,7 +20,7 @@ from saddleflow.analysis.entries import (
     our_entries,
     published_entries,
 )
-from saddleflow.analysis.paired import censored, compare_pair, holm, mcnemar_p
+from saddleflow.analysis.paired import censored, compare_pair, holm, mcnemar_p, success_interval
 from saddleflow.analysis.published import comparable, read_published
 from saddleflow.analysis.statistics import censored_median, censored_quantile, solved
 from saddleflow.analysis.table import summarise
@@ -169,6 +169,7 @@ def _method_rows(entries: pd.DataFrame, budget: float) -> pd.DataFrame:
     for name, group in entries.groupby("method", sort=False):
         cost = censored(group["calls"].where(group["solved"]).to_numpy(), budget)
         found = np.isfinite(cost)
+        low, high = success_interval(int(found.sum()), len(group))
         engine, surrogate = group["engine_s"], group["surrogate_s"]
         rows.append(
             {
@@ -176,7 +177,10 @@ def _method_rows(entries: pd.DataFrame, budget: float) -> pd.DataFrame:
                 "source": group["source"].iloc[0],
                 "reactions": len(group),
                 "solved": int(found.sum()),
+                "solved_low": low,
+                "solved_high": high,
                 "verified": int(group["verified"].sum()) if group["verified"].notna().any() else pd.NA,
+                "verification_not_run": int(group["verification_not_run"].sum()),
                 "intended": int(group["intended"].sum()) if group["intended"].notna().any() else pd.NA,
                 "intended_known": int(group["intended"].notna().sum()),
                 "calls_median": censored_median(cost),

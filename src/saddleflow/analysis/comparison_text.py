@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from saddleflow.analysis.comparison import Comparison
-from saddleflow.analysis.entries import PUBLISHED
+from saddleflow.analysis.entries import HERE, PUBLISHED
 from saddleflow.analysis.published import CONSENSUS_TOLERANCE, comparable
 from saddleflow.analysis.statistics import VERIFIED
 from saddleflow.files import write_atomically
@@ -64,8 +64,8 @@ def method_cells(row: pd.Series, budget: float) -> list[str]:
     here = row["source"] != PUBLISHED
     return [
         str(row["method"]),
-        f"{row['solved']}/{total}",
-        UNKNOWN if pd.isna(row["verified"]) else f"{row['verified']}/{total}",
+        f"{row['solved']}/{total} ({100 * row['solved_low']:.0f}-{100 * row['solved_high']:.0f} %)",
+        _verified(row),
         _intended(row),
         _calls(row["calls_median"], budget),
         _calls(row["calls_mean_solved"], budget),
@@ -76,6 +76,18 @@ def method_cells(row: pd.Series, budget: float) -> list[str]:
         interval(row, "ratio_to_best_published") if here else "",
         number(row["mode_overlap_median"]) if here else UNKNOWN,
     ]
+
+
+def ranked(methods: pd.DataFrame) -> pd.DataFrame:
+    """Rows as they are shown: fewest calls in the median first, then in the mean."""
+    return methods.sort_values(["calls_median", "calls_mean_solved"], kind="stable")
+
+
+def _verified(row: pd.Series) -> str:
+    if pd.isna(row["verified"]):
+        return UNKNOWN
+    missing = f", {row['verification_not_run']} not run" if row["verification_not_run"] else ""
+    return f"{row['verified']}/{row['reactions']}{missing}"
 
 
 def _intended(row: pd.Series) -> str:
@@ -178,9 +190,11 @@ def as_text(comparison: Comparison) -> str:
     """Tables and sentences for the screen."""
     budget = comparison.facts["budget"]
     parts = [*coverage_sentences(comparison), ""]
-    parts += _aligned(METHOD_HEADERS, [method_cells(row, budget) for _, row in comparison.methods.iterrows()])
+    ours = comparison.methods["source"] == HERE
+    rows = pd.concat([ranked(comparison.methods[ours]), ranked(comparison.methods[~ours])])
+    parts += _aligned(METHOD_HEADERS, [method_cells(row, budget) for _, row in rows.iterrows()])
     if len(comparison.whole_table):
-        rows = [method_cells(row, budget)[:7] for _, row in comparison.whole_table.iterrows()]
+        rows = [method_cells(row, budget)[:7] for _, row in ranked(comparison.whole_table).iterrows()]
         parts += ["", "Published programs on the whole table:", *_aligned(METHOD_HEADERS[:7], rows)]
     if len(comparison.pairs):
         rows = [pair_cells(row) for _, row in comparison.pairs.iterrows()]

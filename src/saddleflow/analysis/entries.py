@@ -22,6 +22,7 @@ COLUMNS = {
     "source": "string",
     "solved": "bool",
     "verified": "boolean",
+    "verification_not_run": "boolean",
     "intended": "boolean",
     "calls": "float64",
     "energy_eV": "float64",
@@ -106,6 +107,7 @@ def our_entries(
     frame["verified"] = (
         (frame["verification"] == "passed").astype("boolean").where(checked | ~frame["converged"])
     )
+    frame["verification_not_run"] = frame["converged"] & ~checked
     frame["mode_overlap"] = mode_overlaps(
         results, [None if pd.isna(name) else str(name) for name in frame["run_file"]]
     )

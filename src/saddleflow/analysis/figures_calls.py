@@ -192,7 +192,8 @@ def draw_steps(
         y = np.concatenate([[0.0], curve.y, [curve.limit]])
         axes.step(
             x, y, where="post", color=styles[method]["color"], linestyle=dashes[i % len(dashes)],
-            label=f"{method} ({round(curve.limit * curve.total)}/{curve.total})", clip_on=False,
+            lw=styles[method].get("lw"), clip_on=False,
+            label=f"{method} ({round(curve.limit * curve.total)}/{curve.total})",
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(low, high)

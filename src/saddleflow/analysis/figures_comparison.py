@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from saddleflow.analysis.comparison import Comparison
+from saddleflow.analysis.entries import PUBLISHED
 from saddleflow.analysis.figure_style import (
     DOUBLE_COLUMN,
     GREY,
@@ -24,6 +25,8 @@ def comparison_profiles(comparison: Comparison) -> Figure:
     table = comparison.costs()
     methods, cost = list(table.columns), table.to_numpy()
     styles = method_styles(methods)
+    for name in comparison.entries.loc[comparison.entries["source"] == PUBLISHED, "method"].unique():
+        styles[name] = styles.get(name, {}) | {"lw": 0.8}
     figure = new_figure(DOUBLE_COLUMN, 3.1)
     left, right = figure.subplots(1, 2, sharey=True)
     draw_steps(left, [solved_within(column) for column in cost.T], methods, styles, origin=None)

@@ -18,6 +18,7 @@ from saddleflow.analysis.comparison_text import (
     coverage_sentences,
     method_cells,
     pair_cells,
+    ranked,
 )
 from saddleflow.analysis.entries import HERE, PUBLISHED
 from saddleflow.analysis.figure_style import style
@@ -66,6 +67,7 @@ BEST = (
     "geometric mean over reactions that both solved, 95 % bootstrap interval."
 )
 TITLES = {
+    "solved": "any saddle; with the 95 % interval of the success rate",
     "engine s": "median time in the engine of a search, seconds, solved or not",
     "surrogate s": "median time outside the engine of a search, seconds",
     "surrogate / engine": "median over searches of time outside the engine over time in it",
@@ -119,7 +121,7 @@ def _method_rows(comparison: Comparison) -> list[str]:
     rows = []
     for title, frame, kind in groups:
         rows.append(f'<tr class="group"><td colspan="{len(METHOD_HEADERS)}">{escape(title)}</td></tr>')
-        rows += [_row(method_cells(row, budget), kind) for _, row in frame.iterrows()]
+        rows += [_row(method_cells(row, budget), kind) for _, row in ranked(frame).iterrows()]
     return rows
 
 

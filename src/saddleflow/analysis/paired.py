@@ -25,6 +25,14 @@ def censored(cost: np.ndarray, budget: float) -> np.ndarray:
     return cost
 
 
+def success_interval(solved: int, total: int) -> tuple[float, float]:
+    """95 % interval of a success rate (Wilson, J. Am. Stat. Assoc. 22, 209 (1927)); NaN without reactions."""
+    if not total:
+        return float("nan"), float("nan")
+    interval = stats.binomtest(solved, total).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def log_ratios(cost_a: np.ndarray, cost_b: np.ndarray) -> np.ndarray:
     """Natural logarithm of a/b for each reaction, failures in place.
 
