@@ -17,8 +17,8 @@ HCN = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0.0, 0.0], [1.19, 0.0, 0.
 FORMALDEHYDE = Reaction(
     "formaldehyde",
     ("C", "O", "H", "H"),
-    np.array([[0.0, 0.0, 0.0], [1.18, 0.0, 0.0], [-0.9, 0.9, 0.0], [0.25, 1.2, 0.0]]),
-)
+    np.array([[0.0, 0.0, 0.0], [1.18, 0.0, 0.0], [-0.9, 0.9, 0.1], [0.25, 1.2, 0.0]]),
+)  # not planar: a plane of symmetry would be kept, with what is unstable across it
 
 
 def run(reaction, method, journal=None):
@@ -30,7 +30,7 @@ def run(reaction, method, journal=None):
 
 
 @pytest.mark.parametrize("reaction", [HCN, FORMALDEHYDE], ids=lambda r: r.name)
-@pytest.mark.parametrize("changes", [{}, {"transport_combination": "sum"}, {"adaptive_trust_radius": False}])
+@pytest.mark.parametrize("changes", [{}, {"transport_combination": "sum"}, {"fit_every": 2}])
 def test_finds_a_first_order_saddle(reaction, changes):
     found = run(reaction, OTGPDimer(**changes))
     assert found.result.outcome is Outcome.CONVERGED

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 SMALLEST = 2.2e-16
-CURVATURE_STEP = 1e-2
-"""Length of the step along the direction over which the curvature is taken."""
+CURVATURE_STEP = 1e-4
+"""Length of the step along the direction over which gradients are differenced.  Differences of values are
+cheaper, but so rough that the signal variance ran away in searches that are harmless with gradients."""
+CURVATURE_TRIES = 20
+"""The step is doubled as often where the objective is not allowed after it."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,6 @@ class ScaledConjugateGradient:
         if not np.isfinite(value):
             return w, False, evaluations
         gradient = first.gradient()
-        # The first step gains at most |g|^2 / (2 lambda): where that is below the tolerance, the first
-        # accepted step would be the last one, and its evaluations are saved by not taking it.
-        if gradient @ gradient < 2.0 * self.initial_scale * self.objective_tolerance:
-            return w, True, evaluations
         direction = -gradient
         scale, succeeded, successes = self.initial_scale, True, 0
         mu = kappa = gamma = 0.0
@@ -86,13 +85,16 @@ class ScaledConjugateGradient:
                 kappa = direction @ direction
                 if kappa < SMALLEST:
                     return w, True, evaluations
-                # Moller differences gradients here; values at a longer step need no inverse of K.
                 sigma = CURVATURE_STEP / np.sqrt(kappa)
-                ahead = objective(w + sigma * direction).value
-                evaluations += 1
-                if not np.isfinite(ahead):
+                for _ in range(CURVATURE_TRIES):
+                    ahead = objective(w + sigma * direction)
+                    evaluations += 1
+                    if np.isfinite(ahead.value):
+                        break
+                    sigma *= 2.0
+                else:
                     return w, False, evaluations
-                gamma = 2.0 * (ahead - value - sigma * mu) / sigma**2
+                gamma = direction @ (ahead.gradient() - gradient) / sigma
             delta = gamma + scale * kappa
             if delta <= 0:
                 delta = scale * kappa
