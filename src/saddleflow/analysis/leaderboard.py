@@ -27,12 +27,12 @@ from saddleflow.files import write_atomically
 from saddleflow.provenance import now
 
 CSS = """
-body { font: 14px/1.45 system-ui, "DejaVu Sans", sans-serif; color: #222; margin: 2em auto; max-width: 1100px;
+body { font: 14px/1.45 system-ui, "DejaVu Sans", sans-serif; color: #222; margin: 2em auto; max-width: 1240px;
   padding: 0 1em; }
 h1 { font-size: 1.5em; margin-bottom: .2em } h2 { font-size: 1.1em; margin: 1.6em 0 .4em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 12.5px }
 th { text-align: right; font-weight: 600; vertical-align: bottom; border-bottom: 1.5px solid #222 }
-th, td { padding: .25em .55em }
+th, td { padding: .25em .5em }
 td { text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } tr.group td { text-align: left; color: #555;
   border-bottom: 1px solid #999; padding-top: .9em; font-style: italic } tr.here td { background: #eef5fb }
