@@ -321,8 +321,10 @@ AnyMethod = Annotated[
 class Verification(Section):
     """How a converged point is proved to be a first-order saddle."""
 
-    level: Literal["none", "curvature", "hessian"] = "hessian"
-    """none | curvature (lowest mode only, a few evaluations) | hessian (the full proof)."""
+    level: Literal["none", "curvature", "index", "auto", "hessian"] = "hessian"
+    """none | curvature (lowest mode only) | index (number of imaginary modes by a handful of evaluations, the
+    full Hessian where they don't decide) | auto (analytic Hessian where the engine has one, else index) |
+    hessian (the full one)."""
     displacement: Annotated[float, Field(gt=0)] = 0.005
     """Step of finite differences, Angstrom."""
     zero_frequency_cm1: Annotated[float, Field(ge=0)] = 0.0

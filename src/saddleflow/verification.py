@@ -6,7 +6,6 @@ a fresh engine, and the number of negative modes comes from a Hessian.  What can
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,34 +14,24 @@ from pydantic import ValidationError
 
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
-from saddleflow.errors import EngineUnavailable, GeometryError, InputError, SaddleflowError, ScfError
+from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError
 from saddleflow.evaluation import Engine, Evaluation, Purpose
-from saddleflow.lowest_curvature import lowest_mode_by_products
 from saddleflow.provenance import machine, now, versions
 from saddleflow.run_file import RunFile, force_measure, read_run_file
-from saddleflow.searches.start_direction import lowest_mode
 from saddleflow.settings import Convergence, Verification
 from saddleflow.settings import Engine as EngineSettings
 from saddleflow.verification_file import Status, VerificationRecord, read_verification, write_verification
-from saddleflow.vibrations import (
-    assemble_hessian,
-    changed_bonds,
-    difference_products,
-    internal_directions,
-    vibrational_analysis,
+from saddleflow.verification_levels import (
+    SAME_STATE,
+    analytic_hessian,
+    hessian_by_differences,
+    judged_by_curvature,
+    judged_by_hessian,
+    judged_by_index,
 )
-from saddleflow.xtb import XTB
 
 __all__ = ["Status", "VerificationRecord", "read_verification", "verify"]
 
-# Energies of the same electronic state differ by less than this between two SCFs, eV.
-SAME_STATE = 1e-3
-# Gradients that differ by more than this in one Hessian element can't be of one electronic state, eV/A^2.
-LARGEST_ASYMMETRY = 1.0
-# No bond is stiffer than this, eV/A^2; a displaced energy beyond it belongs to another electronic state.
-STIFFEST = 500.0
-# Level `curvature`: the repeated point, products by forward differences, and the last mode by central ones.
-CURVATURE_PRODUCTS = 5
 # Geometries of the search's path along which a lost electronic state is sought again, at most.
 WAYPOINTS = 6
 
@@ -172,8 +161,27 @@ def _judged_by_engine(
         reason = f"a new evaluation gives {convergence.criterion} {force:.4f} eV/A at the stored geometry"
         return replace(record, status=Status.FAILED, reason=reason)
     if settings.level == "curvature":
-        return _judged_by_curvature(ledger, run, settings, record, point)
-    return _judged_by_hessian(ledger, run, settings, record, point)
+        return judged_by_curvature(ledger, run, settings, record, point)
+    undecided = ""
+    if settings.level == "auto":
+        record, hessian = analytic_hessian(ledger, point.positions, record)
+        if hessian is not None:
+            return judged_by_hessian(run, settings, record, point, hessian)
+    if settings.level in ("auto", "index"):
+        judged, undecided = judged_by_index(ledger, run, settings, record, point)
+        if not undecided:
+            return judged
+    record, hessian = analytic_hessian(ledger, point.positions, record)
+    if hessian is None:
+        record, hessian = hessian_by_differences(ledger, run, settings, record, point)
+    record = replace(record, level="hessian")
+    if hessian is None:
+        return record
+    record = judged_by_hessian(run, settings, record, point, hessian)
+    if undecided:
+        after = f"full Hessian, as {undecided}"
+        record = replace(record, reason=f"{record.reason}; {after}" if record.reason else after)
+    return record
 
 
 def _same_state(ledger: Ledger, run: RunFile) -> Evaluation:
@@ -189,103 +197,6 @@ def _same_state(ledger: Ledger, run: RunFile) -> Evaluation:
     for index in np.unique(np.linspace(0, len(path) - 1, min(WAYPOINTS, len(path))).astype(int)):
         ledger.evaluate(path[index], Purpose.VERIFICATION)
     return ledger.evaluate(answer.positions, Purpose.VERIFICATION)
-
-
-def _judged_by_hessian(
-    ledger: Ledger, run: RunFile, settings: Verification, record: VerificationRecord, point: Evaluation
-) -> VerificationRecord:
-    """Count the negative modes of the full Hessian."""
-    symbols, positions = run.reaction.symbols, point.positions
-    hessian = None
-    started = time.perf_counter()
-    # A journal that already holds displaced points says that there is no analytic Hessian.
-    if ledger.replayed <= len(ledger.evaluations):
-        hessian = ledger.engine.hessian(positions)
-    if hessian is not None:
-        seconds = time.perf_counter() - started
-        record = replace(record, hessian_source="analytic", hessian_seconds=seconds)
-    else:
-        directions = internal_directions(positions, symbols)
-        first = len(ledger.evaluations)
-        products = difference_products(
-            lambda x: ledger.evaluate(x, Purpose.VERIFICATION).gradient,
-            positions,
-            directions,
-            settings.displacement,
-        )
-        hessian, asymmetry = assemble_hessian(directions, products, symbols)
-        record = replace(record, hessian_source="central differences", asymmetry=asymmetry)
-        jump = max((abs(e.energy - point.energy) for e in ledger.evaluations[first:]), default=0.0)
-        if asymmetry > LARGEST_ASYMMETRY or jump > STIFFEST * settings.displacement**2 + SAME_STATE:
-            reason = (
-                f"the electronic state changed within the Hessian (energies by {jump:.4f} eV, asymmetry "
-                f"{asymmetry:.2f} eV/A^2)"
-            )
-            return replace(record, reason=reason)
-    found = vibrational_analysis(hessian, positions, symbols)
-    frequencies = found.frequencies_cm1
-    record = replace(
-        record,
-        hessian=hessian,
-        frequencies_cm1=frequencies,
-        modes=found.modes,
-        linear=found.linear,
-        imaginary_modes=int((frequencies < -settings.zero_frequency_cm1).sum()),
-    )
-    if len(frequencies):
-        record = replace(
-            record,
-            curvature=lowest_mode(hessian, positions)[0],
-            bonds=changed_bonds(symbols, positions, found.modes[0], settings.bond_scale),
-        )
-    if record.imaginary_modes == 1:
-        return replace(record, status=Status.PASSED)
-    if record.imaginary_modes == 0:
-        lowest = f", the lowest frequency is {frequencies[0]:.0f} cm-1" if len(frequencies) else ""
-        return replace(record, status=Status.FAILED, reason=f"no imaginary mode{lowest}")
-    listed = ", ".join(f"{frequency:.0f}i" for frequency in -frequencies[: record.imaginary_modes])
-    reason = f"{record.imaginary_modes} imaginary modes ({listed} cm-1)"
-    return replace(record, status=Status.FAILED, reason=reason)
-
-
-def _judged_by_curvature(
-    ledger: Ledger, run: RunFile, settings: Verification, record: VerificationRecord, point: Evaluation
-) -> VerificationRecord:
-    """Measure the curvature along the lowest mode that a few evaluations find."""
-    shape, step = point.positions.shape, settings.displacement
-
-    def gradient(positions: np.ndarray) -> np.ndarray:
-        return ledger.evaluate(positions, Purpose.VERIFICATION).gradient
-
-    def product(direction: np.ndarray) -> np.ndarray:
-        return (gradient(point.positions + step * direction.reshape(shape)) - point.gradient) / step
-
-    mode = lowest_mode_by_products(
-        product, run.result.mode, point.positions, CURVATURE_PRODUCTS, _model_hessian(run, point.positions)
-    )
-    flat = mode.reshape(-1, 1)
-    curvature = float(mode.ravel() @ difference_products(gradient, point.positions, flat, step)[:, 0])
-    record = replace(
-        record,
-        curvature=curvature,
-        modes=mode[None],
-        bonds=changed_bonds(run.reaction.symbols, point.positions, mode, settings.bond_scale),
-    )
-    if curvature < 0:
-        reason = "only the lowest mode was measured: a second negative one is not excluded"
-        return replace(record, status=Status.PASSED, reason=reason)
-    reason = f"no negative curvature found, the lowest is {curvature:.3f} eV/A^2"
-    return replace(record, status=Status.FAILED, reason=reason)
-
-
-def _model_hessian(run: RunFile, positions: np.ndarray) -> np.ndarray | None:
-    """Cheap Hessian that only steers where curvature is measured: the search's own, else xTB's, else none."""
-    if run.result.hessian is not None:
-        return run.result.hessian
-    try:
-        return XTB(run.reaction.numbers, run.reaction.charge, run.reaction.multiplicity).hessian(positions)
-    except SaddleflowError:
-        return None
 
 
 def _line(error: Exception) -> str:

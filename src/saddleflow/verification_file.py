@@ -40,7 +40,7 @@ class VerificationRecord:
     reason : str
         Why, one line; also what a pass does not prove.
     level : str
-        ``none``, ``curvature`` or ``hessian``.
+        What was done: ``none``, ``curvature``, ``index`` or ``hessian``.
     calls : int
         Gradient evaluations, failed ones included; an analytic Hessian is none.
     seconds, hessian_seconds : float
@@ -60,7 +60,7 @@ class VerificationRecord:
     asymmetry : float
         Noise of a Hessian by differences, eV/Angstrom^2; NaN for other levels.
     imaginary_modes : int or None
-        Number of imaginary frequencies; None where no full Hessian was made.
+        Number of imaginary frequencies; None where it was not proved.
     linear : bool
         Whether five instead of six external motions were projected out.
     bonds : str
@@ -70,9 +70,11 @@ class VerificationRecord:
     positions : ndarray, shape (N, 3)
         The verified geometry, Angstrom.
     frequencies_cm1 : ndarray, shape (k,), or None
-        Ascending, imaginary ones negative.
+        Ascending, imaginary ones negative; of level ``index`` the lowest alone, its measured upper bound.
+    bounds_cm1 : ndarray, shape (2, 2), or None
+        Of level ``index``: lower and upper bound of the two lowest frequencies.
     modes : ndarray, shape (k, N, 3), or None
-        Cartesian unit vectors, one a frequency; of level ``curvature`` the lowest mode alone.
+        Cartesian unit vectors, one a frequency; of levels ``curvature`` and ``index`` the lowest mode alone.
     hessian : ndarray, shape (3N, 3N), or None
         eV/Angstrom^2.
     settings, provenance, machine, versions : dict
@@ -102,6 +104,7 @@ class VerificationRecord:
     symbols: tuple[str, ...] = ()
     positions: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
     frequencies_cm1: np.ndarray | None = None
+    bounds_cm1: np.ndarray | None = None
     modes: np.ndarray | None = None
     hessian: np.ndarray | None = None
     settings: dict = field(default_factory=dict)
@@ -137,7 +140,13 @@ SCALARS = {
     "bonds": str,
     "created": str,
 }
-UNITS = {"positions": "angstrom", "frequencies_cm1": "cm^-1", "modes": "", "hessian": "eV/angstrom^2"}
+UNITS = {
+    "positions": "angstrom",
+    "frequencies_cm1": "cm^-1",
+    "bounds_cm1": "cm^-1",
+    "modes": "",
+    "hessian": "eV/angstrom^2",
+}
 
 
 def write_verification(path: str | Path, record: VerificationRecord) -> None:
@@ -209,7 +218,8 @@ def _problem(record: VerificationRecord) -> str:
         record.modes is None or len(record.modes) != len(record.frequencies_cm1)
     ):
         return "frequencies and modes differ in number"
-    if record.status is Status.PASSED and record.level == "hessian" and record.imaginary_modes != 1:
+    counted = record.level in ("hessian", "index")
+    if record.status is Status.PASSED and counted and record.imaginary_modes != 1:
         return f"passed with {record.imaginary_modes} imaginary modes"
     if record.status is not Status.PASSED and not record.reason:
         return f"{record.status} without a reason"

@@ -59,7 +59,8 @@ def internal_directions(positions: np.ndarray, symbols: tuple[str, ...]) -> np.n
     ndarray, shape (3N, k)
         Unit columns (not orthogonal to each other); k = 3N - 6, 3N - 5 if linear.
     """
-    directions = _eckart_basis(positions, symbols) / np.repeat(_root_masses(symbols), 3)[:, None]
+    basis = mass_weighted_internal_basis(positions, symbols)
+    directions = basis / np.repeat(root_masses(symbols), 3)[:, None]
     return directions / np.linalg.norm(directions, axis=0)
 
 
@@ -120,7 +121,7 @@ def assemble_hessian(
     """
     inner = directions.T @ products
     asymmetry = float(np.abs(inner - inner.T).max(initial=0.0))
-    weighted = np.repeat(_root_masses(symbols) ** 2, 3)[:, None] * directions
+    weighted = np.repeat(root_masses(symbols) ** 2, 3)[:, None] * directions
     dual = weighted @ np.linalg.inv(directions.T @ weighted)
     hessian = dual @ (0.5 * (inner + inner.T)) @ dual.T
     return 0.5 * (hessian + hessian.T), asymmetry
@@ -176,9 +177,9 @@ def vibrational_analysis(hessian: np.ndarray, positions: np.ndarray, symbols: tu
     Wilson, Decius, Cross, Molecular Vibrations (1955), chapter 2; projection as in Miller, Handy, Adams,
     J. Chem. Phys. 72, 99 (1980).
     """
-    inverse_roots = np.repeat(1.0 / _root_masses(symbols), 3)
+    inverse_roots = np.repeat(1.0 / root_masses(symbols), 3)
     weighted = 0.5 * (hessian + hessian.T) * np.outer(inverse_roots, inverse_roots)
-    internal = _eckart_basis(positions, symbols)
+    internal = mass_weighted_internal_basis(positions, symbols)
     values, vectors = np.linalg.eigh(internal.T @ weighted @ internal)
     modes = (internal @ vectors) * inverse_roots[:, None]
     modes /= np.linalg.norm(modes, axis=0)
@@ -190,13 +191,14 @@ def vibrational_analysis(hessian: np.ndarray, positions: np.ndarray, symbols: tu
     )
 
 
-def _root_masses(symbols: tuple[str, ...]) -> np.ndarray:
+def root_masses(symbols: tuple[str, ...]) -> np.ndarray:
+    """Square roots of ASE's standard atomic masses, shape (N,), in u^(1/2)."""
     return np.sqrt(atomic_masses[[atomic_numbers[symbol] for symbol in symbols]])
 
 
-def _eckart_basis(positions: np.ndarray, symbols: tuple[str, ...]) -> np.ndarray:
+def mass_weighted_internal_basis(positions: np.ndarray, symbols: tuple[str, ...]) -> np.ndarray:
     """Orthonormal basis of the mass-weighted internal space, shape (3N, k), close to unit vectors."""
-    rigid = rigid_motion_basis(positions, _root_masses(symbols), LINEAR_TOLERANCE)
+    rigid = rigid_motion_basis(positions, root_masses(symbols), LINEAR_TOLERANCE)
     size = 3 * len(positions)
     q, _ = np.linalg.qr(np.hstack([rigid, np.eye(size)]))
     return q[:, rigid.shape[1] : size]

@@ -194,6 +194,44 @@ def test_curvature_takes_few_evaluations_and_says_what_it_does_not_prove(tmp_pat
     assert record.curvature == pytest.approx(lowest, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("reaction", "uphill", "status"),
+    [(HCN, 1, "passed"), (PLANAR_NH3, 1, "passed"), (WATER, 0, "failed"), (LINEAR_WATER, 2, "failed")],
+    ids=["hcn", "ammonia", "minimum", "second order"],
+)
+@pytest.mark.parametrize("level", ["index", "auto"])
+def test_the_index_is_that_of_the_full_hessian_at_less_cost(tmp_path, reaction, uphill, status, level):
+    stored(tmp_path, reaction, XTB, uphill)
+    full = verified(tmp_path, Verification(level="hessian"))
+    record = verified(tmp_path, Verification(level=level))
+    assert record.status == full.status == status
+    assert record.imaginary_modes == full.imaginary_modes == uphill
+    assert record.linear == full.linear
+    assert record.level == "index"
+    assert record.calls <= full.calls
+    assert "evaluations: lowest mode" in record.reason
+    assert record.frequencies_cm1[0] == pytest.approx(full.frequencies_cm1[0], rel=0.02)
+    assert np.isnan(record.imaginary_frequency_cm1) == (uphill == 0)
+
+
+def test_the_full_hessian_decides_what_few_products_do_not(tmp_path, monkeypatch):
+    stored(tmp_path, PLANAR_NH3, XTB)
+    monkeypatch.setattr("saddleflow.saddle_index.GRADIENT_NOISE", 1.0)
+    record = verified(tmp_path, Verification(level="index"))
+    assert (record.status, record.level, record.imaginary_modes) == (Status.PASSED, "hessian", 1)
+    assert record.reason.startswith("full Hessian, as ")
+    assert record.hessian_source == "central differences"
+
+
+@pytest.mark.pyscf
+def test_auto_takes_an_analytic_hessian_where_there_is_one(tmp_path):
+    pytest.importorskip("pyscf")
+    stored(tmp_path, HCN, Engine(program="pyscf", method="hf", basis="3-21g"))
+    record = verified(tmp_path, Verification(level="auto"))
+    assert (record.status, record.level, record.hessian_source) == (Status.PASSED, "hessian", "analytic")
+    assert record.calls == 1
+
+
 def test_forces_above_the_threshold_fail_before_any_evaluation(tmp_path):
     run = stored(tmp_path, HCN, XTB)
     last = run.evaluations[-1]

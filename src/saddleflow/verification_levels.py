@@ -1,0 +1,205 @@
+"""The levels of proof: from evaluations around a stationary point to how many negative modes it has."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from saddleflow.engines.ledger import Ledger
+from saddleflow.errors import SaddleflowError
+from saddleflow.evaluation import Evaluation, Purpose
+from saddleflow.lowest_curvature import lowest_mode_by_products
+from saddleflow.run_file import RunFile
+from saddleflow.saddle_index import FEWEST_PRODUCTS, prove_index
+from saddleflow.searches.start_direction import lowest_mode
+from saddleflow.settings import Verification
+from saddleflow.verification_file import Status, VerificationRecord
+from saddleflow.vibrations import (
+    assemble_hessian,
+    changed_bonds,
+    difference_products,
+    internal_directions,
+    mass_weighted_internal_basis,
+    vibrational_analysis,
+)
+from saddleflow.xtb import XTB
+
+# Energies of the same electronic state differ by less than this between two SCFs, eV.
+SAME_STATE = 1e-3
+# Gradients that differ by more than this in one Hessian element can't be of one electronic state, eV/A^2.
+LARGEST_ASYMMETRY = 1.0
+# No bond is stiffer than this, eV/A^2; a displaced energy beyond it belongs to another electronic state.
+STIFFEST = 500.0
+# Level `curvature`: the repeated point, products by forward differences, and the last mode by central ones.
+CURVATURE_PRODUCTS = 5
+# Level `index`: evaluations after which the full Hessian is made instead.
+INDEX_EVALUATIONS = 24
+
+
+def analytic_hessian(
+    ledger: Ledger, positions: np.ndarray, record: VerificationRecord
+) -> tuple[VerificationRecord, np.ndarray | None]:
+    """Hessian (3N, 3N) in eV/A^2 where the engine has an analytic one, else None."""
+    # A journal that already holds displaced points says that there is none.
+    if ledger.replayed > len(ledger.evaluations):
+        return record, None
+    started = time.perf_counter()
+    hessian = ledger.engine.hessian(positions)
+    if hessian is None:
+        return record, None
+    seconds = time.perf_counter() - started
+    return replace(record, hessian_source="analytic", hessian_seconds=seconds), hessian
+
+
+def hessian_by_differences(
+    ledger: Ledger, run: RunFile, settings: Verification, record: VerificationRecord, point: Evaluation
+) -> tuple[VerificationRecord, np.ndarray | None]:
+    """Hessian (3N, 3N) in eV/A^2 by central differences; None and why if the electronic state changed."""
+    directions = internal_directions(point.positions, run.reaction.symbols)
+    first = len(ledger.evaluations)
+    products = difference_products(
+        lambda x: ledger.evaluate(x, Purpose.VERIFICATION).gradient,
+        point.positions,
+        directions,
+        settings.displacement,
+    )
+    hessian, asymmetry = assemble_hessian(directions, products, run.reaction.symbols)
+    record = replace(record, hessian_source="central differences", asymmetry=asymmetry)
+    jump = _energy_jump(ledger.evaluations[first:], point)
+    if asymmetry <= LARGEST_ASYMMETRY and jump <= _largest_jump(settings):
+        return record, hessian
+    reason = (
+        f"the electronic state changed within the Hessian (energies by {jump:.4f} eV, asymmetry "
+        f"{asymmetry:.2f} eV/A^2)"
+    )
+    return replace(record, reason=reason), None
+
+
+def _energy_jump(displaced: list[Evaluation], point: Evaluation) -> float:
+    return max((abs(evaluation.energy - point.energy) for evaluation in displaced), default=0.0)
+
+
+def _largest_jump(settings: Verification) -> float:
+    return STIFFEST * settings.displacement**2 + SAME_STATE
+
+
+def judged_by_hessian(
+    run: RunFile,
+    settings: Verification,
+    record: VerificationRecord,
+    point: Evaluation,
+    hessian: np.ndarray,
+) -> VerificationRecord:
+    """Count the negative modes of the full Hessian."""
+    symbols, positions = run.reaction.symbols, point.positions
+    found = vibrational_analysis(hessian, positions, symbols)
+    frequencies = found.frequencies_cm1
+    record = replace(
+        record,
+        level="hessian",
+        hessian=hessian,
+        frequencies_cm1=frequencies,
+        modes=found.modes,
+        linear=found.linear,
+        imaginary_modes=int((frequencies < -settings.zero_frequency_cm1).sum()),
+    )
+    if len(frequencies):
+        record = replace(
+            record,
+            curvature=lowest_mode(hessian, positions)[0],
+            bonds=changed_bonds(symbols, positions, found.modes[0], settings.bond_scale),
+        )
+    if record.imaginary_modes == 1:
+        return replace(record, status=Status.PASSED)
+    if record.imaginary_modes == 0:
+        lowest = f", the lowest frequency is {frequencies[0]:.0f} cm-1" if len(frequencies) else ""
+        return replace(record, status=Status.FAILED, reason=f"no imaginary mode{lowest}")
+    listed = ", ".join(f"{frequency:.0f}i" for frequency in -frequencies[: record.imaginary_modes])
+    reason = f"{record.imaginary_modes} imaginary modes ({listed} cm-1)"
+    return replace(record, status=Status.FAILED, reason=reason)
+
+
+def judged_by_index(
+    ledger: Ledger, run: RunFile, settings: Verification, record: VerificationRecord, point: Evaluation
+) -> tuple[VerificationRecord, str]:
+    """Count the negative modes by a few products; with why they do not decide, or an empty text."""
+    symbols, positions, step = run.reaction.symbols, point.positions, settings.displacement
+    basis = mass_weighted_internal_basis(positions, symbols)
+    model = _model_hessian(run, positions)
+    if model is None or not basis.shape[1]:
+        return record, "there is no model Hessian" if model is None else "an atom has no modes"
+    first = len(ledger.evaluations)
+
+    def change(displacement: np.ndarray) -> np.ndarray:
+        displaced = positions + displacement.reshape(positions.shape)
+        return ledger.evaluate(displaced, Purpose.VERIFICATION).gradient - point.gradient
+
+    # The full Hessian takes two evaluations a direction; more than half of that is better spent on it.
+    most = max(min(INDEX_EVALUATIONS, basis.shape[1]), 2 * FEWEST_PRODUCTS)
+    proof = prove_index(change, positions, symbols, model, most, step, settings.zero_frequency_cm1)
+    if proof.index is None:
+        return record, proof.reason
+    jump = _energy_jump(ledger.evaluations[first:], point)
+    if jump > _largest_jump(settings):
+        return record, f"the electronic state changed within the products (energies by {jump:.4f} eV)"
+    (lowest, lowest_most), (second, second_most) = proof.bounds_cm1
+    record = replace(
+        record,
+        level="index",
+        frequencies_cm1=np.array([proof.frequency_cm1]),
+        bounds_cm1=proof.bounds_cm1,
+        modes=proof.mode[None],
+        linear=basis.shape[1] == 3 * len(symbols) - 5,
+        imaginary_modes=proof.index,
+        bonds=changed_bonds(symbols, positions, proof.mode, settings.bond_scale),
+    )
+    proved = (
+        f"proved by {proof.evaluations} evaluations: lowest mode {lowest:.0f} to {lowest_most:.0f}, second "
+        f"{second:.0f} to {second_most:.0f} cm-1, unless one is softer than {proof.fraction:.2f} of the model"
+    )
+    if proof.index == 1:
+        return replace(record, status=Status.PASSED, reason=proved), ""
+    count = f"{proof.index} imaginary modes" if proof.index else "no imaginary mode"
+    return replace(record, status=Status.FAILED, reason=f"{count} ({proved})"), ""
+
+
+def judged_by_curvature(
+    ledger: Ledger, run: RunFile, settings: Verification, record: VerificationRecord, point: Evaluation
+) -> VerificationRecord:
+    """Measure the curvature along the lowest mode that a few evaluations find."""
+    shape, step = point.positions.shape, settings.displacement
+
+    def gradient(positions: np.ndarray) -> np.ndarray:
+        return ledger.evaluate(positions, Purpose.VERIFICATION).gradient
+
+    def product(direction: np.ndarray) -> np.ndarray:
+        return (gradient(point.positions + step * direction.reshape(shape)) - point.gradient) / step
+
+    mode = lowest_mode_by_products(
+        product, run.result.mode, point.positions, CURVATURE_PRODUCTS, _model_hessian(run, point.positions)
+    )
+    flat = mode.reshape(-1, 1)
+    curvature = float(mode.ravel() @ difference_products(gradient, point.positions, flat, step)[:, 0])
+    record = replace(
+        record,
+        curvature=curvature,
+        modes=mode[None],
+        bonds=changed_bonds(run.reaction.symbols, point.positions, mode, settings.bond_scale),
+    )
+    if curvature < 0:
+        reason = "only the lowest mode was measured: a second negative one is not excluded"
+        return replace(record, status=Status.PASSED, reason=reason)
+    reason = f"no negative curvature found, the lowest is {curvature:.3f} eV/A^2"
+    return replace(record, status=Status.FAILED, reason=reason)
+
+
+def _model_hessian(run: RunFile, positions: np.ndarray) -> np.ndarray | None:
+    """Cheap Hessian that only steers where curvature is measured: the search's own, else xTB's, else none."""
+    if run.result.hessian is not None:
+        return run.result.hessian
+    try:
+        return XTB(run.reaction.numbers, run.reaction.charge, run.reaction.multiplicity).hessian(positions)
+    except SaddleflowError:
+        return None
