@@ -171,7 +171,7 @@ def caveats(comparison: Comparison) -> str:
     verified = facts["word"] == VERIFIED
     parts = [
         SOLVED_HERE.format(
-            word="verified by its Hessian" if verified else "converged (verification was switched off)",
+            word="verified (one negative mode)" if verified else "converged (verification was switched off)",
             budget=f"{facts['budget']:g}",
         )
     ]
