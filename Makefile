@@ -4,6 +4,7 @@
 #             methods by structures for so many minutes, then one page; the same command goes on
 # make test   set-up, then the whole test suite
 # make lint   format and static checks
+# make reliability  faults really made, docs/reliability.md (resumable)
 # make clean  caches and .venv; never results
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -42,6 +43,10 @@ lint:
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow/rules
+
+reliability:
+	@tools/environment.sh run
+	python tools/reliability.py .reliability/state.json docs/reliability.md
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info

@@ -7,6 +7,7 @@ anywhere else is reported, never guessed around.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import glob
 import json
@@ -225,7 +226,22 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def append(self, evaluation: Evaluation, state: bytes | None) -> None:
-        """Make an evaluation durable; the engine's state goes first, so that it is there if the line is."""
+        """Make an evaluation durable; the engine's state goes first, so that it is there if the line is.
+
+        Raises
+        ------
+        JournalError
+            When the disk refuses; what was journaled before stays.
+        """
+        try:
+            self._append_durably(evaluation, state)
+        except OSError as error:
+            raise JournalError(
+                f"{self.path}: can't be written ({error.strerror or error}); make room or change permissions and "
+                f"start again: nothing is lost but evaluation {evaluation.index}"
+            ) from error
+
+    def _append_durably(self, evaluation: Evaluation, state: bytes | None) -> None:
         before = self._states()
         if state is not None:
             temporary = self.path.with_suffix(".tmp")
@@ -266,7 +282,8 @@ class Journal:
 
     def close(self, remove: bool = False) -> None:
         """Release the lock; with `remove`, delete the journal whose content a run file now holds."""
-        if not self._file.closed:
+        # What a full disk did not take was reported when it was written; closing would try, and fail, again.
+        with contextlib.suppress(OSError):
             self._file.close()
         if remove:
             self.path.unlink(missing_ok=True)

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 PREFIX = "saddleflow-worker-"
+LONGEST_ANSWER = 1 << 28
+"""Bytes; orbitals of 60 atoms take a hundredth of this, so a process that writes more has gone wild."""
 
 
 class WorkerDied(Exception):
@@ -48,7 +50,7 @@ class WorkerProcess:
         self.scratch = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock = _locked(self.scratch)
         self.calls = 0
-        self._buffer = b""
+        self._buffer = bytearray()
         try:
             with (self.scratch / "stderr.log").open("wb") as log:
                 self.process = subprocess.Popen(
@@ -100,9 +102,11 @@ class WorkerProcess:
     def _read(self, timeout: float) -> dict:
         deadline = time.monotonic() + timeout
         descriptor = self.process.stdout.fileno()
+        searched = 0
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
+            while self._buffer.find(b"\n", searched) < 0:
+                searched = len(self._buffer)
                 left = deadline - time.monotonic()
                 if left <= 0 or not selector.select(left):
                     self.close()
@@ -111,12 +115,15 @@ class WorkerProcess:
                 if not chunk:
                     raise self._death()
                 self._buffer += chunk
+                if len(self._buffer) > LONGEST_ANSWER:
+                    self.close()
+                    raise WorkerDied(f"answered more than {LONGEST_ANSWER >> 20} MB without an end")
         line, self._buffer = self._buffer.split(b"\n", 1)
         try:
             return json.loads(line)
         except ValueError as error:
             self.close()
-            raise WorkerDied(f"answered nonsense: {line[:200]!r}") from error
+            raise WorkerDied(f"answered nonsense: {bytes(line[:200])!r}") from error
 
     def _death(self) -> WorkerDied:
         """Kill what is left and describe the end."""

@@ -1,0 +1,261 @@
+"""Faults that are really made, and what was lost: `make reliability` writes docs/reliability.md.
+
+Finished cases are kept in a JSON file, so that an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hostile_input import ATOMS, GOOD, NAMES, read, read_many
+
+from saddleflow.engines.journal import read_journal
+from saddleflow.engines.worker_process import WorkerDied, WorkerProcess, WorkerTimeout
+from saddleflow.provenance import now, versions
+from saddleflow.reactions import read_reactions
+from saddleflow.run_file import read_run_file
+
+ROOT = Path(__file__).resolve().parents[1]
+Result = tuple[int, int, str]
+"""Cases tried, cases survived, remark."""
+
+
+class Search:
+    """One small search (GFN2-xTB, plain dimer, about a hundred calls) in a folder of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.output, self.journal = folder / "searches" / "s.h5", folder / "journals" / "s.jsonl"
+        (folder / "good.xyz").write_text(GOOD["xyz"])
+        (reaction,) = read_reactions(folder / "good.xyz")
+        (folder / "r.json").write_text(json.dumps(reaction.to_dict()))
+        method = {"name": "d", "method": {"algorithm": "dimer"}, "engine": {"program": "xtb"}}
+        (folder / "m.json").write_text(json.dumps(method))
+
+    def start(self, file_limit: int | None = None) -> subprocess.Popen:
+        """Start it; with `file_limit`, no file may grow beyond so many bytes (a disk that is full)."""
+        main = "import sys; from saddleflow.cli import main; sys.exit(main())"
+        if file_limit:
+            main = (
+                "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+                f"resource.setrlimit(resource.RLIMIT_FSIZE, ({file_limit}, {file_limit})); {main}"
+            )
+        arguments = ["search", "--reaction", "r.json", "--method", "m.json"]
+        arguments += ["--output", str(self.output), "--journal", str(self.journal)]
+        return subprocess.Popen(
+            [sys.executable, "-c", main, *arguments],
+            cwd=self.folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, file_limit: int | None = None) -> tuple[int, str]:
+        """Exit code and what it said."""
+        process = self.start(file_limit)
+        out, error = process.communicate(timeout=120)
+        return process.returncode, out + error
+
+    def evaluations(self) -> list[tuple]:
+        """What the run file holds, to be compared."""
+        return [(e.positions.tobytes(), e.energy) for e in read_run_file(self.output).evaluations]
+
+
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="saddleflow-reliability-"))
+
+
+def _undisturbed() -> list[tuple]:
+    search = Search(_folder())
+    code, said = search.run()
+    assert code == 0, said
+    return search.evaluations()
+
+
+def killed(times: int = 25, seed: int = 0) -> Result:
+    """SIGKILL at random instants, then started again: the same evaluations, none lost or repeated."""
+    expected, generator, survived, hit, missed = _undisturbed(), random.Random(seed), 0, 0, 0
+    while hit < times:
+        search = Search(_folder())
+        process = search.start()
+        end = time.monotonic() + 60
+        while process.poll() is None and not search.journal.exists() and time.monotonic() < end:
+            time.sleep(0.002)
+        time.sleep(generator.uniform(0.0, 0.25))
+        process.kill()
+        process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            missed += 1
+            assert missed < 20 * times, "never hit"
+            continue
+        hit += 1
+        held = len(read_journal(search.journal)[1]) if search.journal.exists() else 0
+        code, said = search.run()
+        calls = said.count(" call ")
+        lost = len(expected) - held - calls
+        survived += code == 0 and search.evaluations() == expected and lost == 0
+    return times, survived, f"{missed} more had ended before the signal came"
+
+
+def full_disk(times: int = 5) -> Result:
+    """No file may grow any more: an error in one line, then, with space again, the same evaluations."""
+    expected, survived = _undisturbed(), 0
+    for number in range(times):
+        search = Search(_folder())
+        code, said = search.run(file_limit=3000 + 4000 * number)
+        told = code != 0 and "nothing is lost" in said and not search.output.exists()
+        held = len(read_journal(search.journal)[1]) if search.journal.exists() else 0
+        code, _ = search.run()
+        survived += told and held > 0 and code == 0 and search.evaluations() == expected
+    return times, survived, "RLIMIT_FSIZE, at other sizes each time"
+
+
+def journals() -> Result:
+    """Torn last line: taken up. Damage in the middle: said, with what to do, and the file is left alone."""
+    expected, survived = _undisturbed(), 0
+    for damage in ("torn", "corrupt"):
+        search = Search(_folder())
+        code, said = search.run(file_limit=12000)
+        content = search.journal.read_bytes()
+        if damage == "torn":
+            search.journal.write_bytes(content[: content.rindex(b"\n", 0, -1) + 40])
+            survived += search.run()[0] == 0 and search.evaluations() == expected
+        else:
+            lines = content.split(b"\n")
+            lines[2] = lines[2].replace(b"1", b"2", 1)
+            search.journal.write_bytes(b"\n".join(lines))
+            code, said = search.run()
+            told = (
+                code != 0 and "damaged" in said and "move the file away" in said and "Traceback" not in said
+            )
+            survived += told and search.journal.read_bytes() == b"\n".join(lines)
+    return 2, survived, ""
+
+
+def together(times: int = 2) -> Result:
+    """Two processes told to write one search: one does it, the other waits and takes its result."""
+    expected, survived = _undisturbed(), 0
+    for _ in range(times):
+        search = Search(_folder())
+        both = [search.start(), search.start()]
+        codes = [(process.communicate(timeout=120), process.returncode)[1] for process in both]
+        survived += codes == [0, 0] and search.evaluations() == expected
+    return times, survived, ""
+
+
+def crowded(times: int = 4) -> Result:
+    """Four searches at once, whatever the number of cores."""
+    expected = _undisturbed()
+    searches = [Search(_folder()) for _ in range(times)]
+    processes = [search.start() for search in searches]
+    codes = [(process.communicate(timeout=240), process.returncode)[1] for process in processes]
+    same = sum(search.evaluations() == expected for search in searches)
+    return times, same if codes == [0] * times else 0, f"on {os.cpu_count()} cores"
+
+
+WORKERS = {
+    "hangs": ("print('{}', flush=True); import time; time.sleep(600)", WorkerTimeout, "no answer within"),
+    "dies": ("print('{}', flush=True); import os; os.kill(os.getpid(), 9)", WorkerDied, "signal 9"),
+    "floods": (
+        "print('{}', flush=True)\nimport os\nwhile True: os.write(1, b'x' * 1000000)",
+        WorkerDied,
+        "without an end",
+    ),
+    "exhausts memory": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))\n"
+        "print('{}', flush=True)\na = []\nwhile True: a.append(bytearray(10 << 20))",
+        WorkerDied,
+        "MemoryError",
+    ),
+    "answers nonsense": (
+        "print('{}', flush=True); print('Psi4 says hello', flush=True)",
+        WorkerDied,
+        "nonsense",
+    ),
+}
+
+
+def workers() -> Result:
+    """A helper process that hangs, dies, floods, runs out of memory or babbles: one clear error."""
+    survived, lost = 0, []
+    for fault, (code, kind, words) in WORKERS.items():
+        worker = WorkerProcess([sys.executable, "-c", code], dict(os.environ), 20)
+        try:
+            worker.ask({}, 3.0 if fault == "hangs" else 30.0)
+        except (WorkerDied, WorkerTimeout) as error:
+            good = isinstance(error, kind) and words in str(error)
+            good = good and worker.process.poll() is not None and not worker.scratch.exists()
+            survived += good
+            lost += [] if good else [f"{fault}: {error}"]
+    return len(WORKERS), survived, "; ".join(lost) or ", ".join(WORKERS)
+
+
+def hostile_files(refused: int = 2000) -> Result:
+    """Malformed reaction files, tables and configurations."""
+    counts, faults = read_many(_folder(), refused)
+    remark = f"{counts['refused']} refused, {counts['sound']} sound after all"
+    return sum(counts.values()), counts["refused"] + counts["sound"], "; ".join([remark, *faults[:3]])
+
+
+def hostile_names() -> Result:
+    """Names that are paths or commands."""
+    survived = 0
+    for name in NAMES:
+        frame = f'3\nname="{name}" charge=0 multiplicity=1\n{ATOMS}'.encode()
+        row = f'file\tname\tcharge\tmultiplicity\ngood.xyz\t"{name}"\t0\t1\n'.encode()
+        verdicts = [read(_folder(), suffix, text)[0] for suffix, text in (("extxyz", frame), ("tsv", row))]
+        survived += verdicts == ["refused", "refused"]
+    return len(NAMES), survived, ""
+
+
+CASES: dict[str, Callable[[], Result]] = {
+    "search killed (SIGKILL) at a random instant, started again": killed,
+    "disk full, then space again": full_disk,
+    "journal with a torn last line; corrupt journal": journals,
+    "two processes told to write the same search": together,
+    "four searches at once": crowded,
+    "worker faults": workers,
+    "malformed reaction files, tables and configurations": hostile_files,
+    "names that are paths or shell commands": hostile_names,
+}
+
+
+def main(state: Path, table: Path) -> int:
+    """Run what is not in `state` yet and write `table`; 1 if something was lost."""
+    done = json.loads(state.read_text()) if state.exists() else {}
+    for name, case in CASES.items():
+        if name not in done:
+            done[name] = [*case(), now()]
+            print(name, done[name], flush=True)
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text(json.dumps(done))
+    installed = ", ".join(f"{name} {version}" for name, version in sorted(versions().items()))
+    rows = [
+        f"| {name} | {tried} | {survived} | {tried - survived} | {when[:10]} | {remark.replace('|', '/')} |"
+        for name, (tried, survived, remark, when) in done.items()
+    ]
+    head = """# Reliability: faults that were really made
+
+Written by `make reliability` (tools/reliability.py). Survived: nothing lost, nothing repeated, and where a
+job can't go on, one line that says why and what to do. Searches are plain dimers on GFN2-xTB, compared
+evaluation by evaluation with an undisturbed one.
+
+| case | tried | survived | lost | date | remark |
+|---|---|---|---|---|---|
+"""
+    table.write_text(head + "\n".join(rows) + f"\n\nVersions: {installed}.\n", encoding="utf-8")
+    return int(any(tried != survived for tried, survived, *_ in done.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
