@@ -235,7 +235,10 @@ def main(state: Path, table: Path) -> int:
     done = json.loads(state.read_text()) if state.exists() else {}
     for name, case in CASES.items():
         if name not in done:
-            done[name] = [*case(), now()]
+            with tempfile.TemporaryDirectory(prefix="saddleflow-reliability-") as folder:
+                tempfile.tempdir = folder  # whatever a case makes goes with it
+                done[name] = [*case(), now()]
+                tempfile.tempdir = None
             print(name, done[name], flush=True)
             state.parent.mkdir(parents=True, exist_ok=True)
             state.write_text(json.dumps(done))

@@ -237,8 +237,8 @@ class Journal:
             self._append_durably(evaluation, state)
         except OSError as error:
             raise JournalError(
-                f"{self.path}: can't be written ({error.strerror or error}); make room or change permissions and "
-                f"start again: nothing is lost but evaluation {evaluation.index}"
+                f"{self.path}: can't be written ({error.strerror or error}); make room or change permissions "
+                f"and start again: nothing is lost but evaluation {evaluation.index}"
             ) from error
 
     def _append_durably(self, evaluation: Evaluation, state: bytes | None) -> None:
