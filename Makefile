@@ -12,7 +12,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CORES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$((n < 4 ? n : 4)))
 
-.PHONY: env demo leaderboard test lint clean
+.PHONY: env demo leaderboard reliability test lint clean
 .DEFAULT_GOAL := env
 
 env:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from saddleflow.analysis.published import CONSENSUS_TOLERANCE, read_published
 from saddleflow.analysis.table import summarise
 from saddleflow.reactions import read_reactions
 
@@ -22,8 +23,6 @@ UNIQUE_POINTS = {"gp-dimer": 1, "ot-gp-dimer": -1, "dimer": -1, "sella": 0}
 different ways."""
 VARIANTS = {"gp-internal": "gp-dimer", "ot-internal": "ot-gp-dimer", "sella-xtb": "sella"}
 """Which published method a variant stands beside."""
-SAME_ENERGY = 0.01
-PUBLISHED = ("dimer", "gp_dimer", "ot_gp_dimer", "sella")
 
 
 def sample(options) -> None:
@@ -40,17 +39,11 @@ def sample(options) -> None:
     print(f"{len(chosen)} of {len(names)} structures in {options.folder}")
 
 
-def agreed(row) -> float | None:
-    """Saddle energy on which all four published programs agree, or None."""
-    energies = [row[f"{method}_saddle_energy_eV"] for method in PUBLISHED]
-    ok = all(row[f"{method}_converged"] for method in PUBLISHED)
-    return min(energies) if ok and max(energies) - min(energies) < SAME_ENERGY else None
-
-
 def compare(options) -> None:
     """Print one line a search and one a method."""
     summary = summarise(options.results)
     published = pd.read_csv(options.published, index_col="reaction")
+    agreed = read_published(options.published).consensus()
     summary = summary[
         summary.reaction.isin(published.index) & ~summary.outcome.isin(["missing", "unreadable"])
     ]
@@ -61,13 +54,13 @@ def compare(options) -> None:
         found, consensus, paired = 0, 0, []
         for row in rows.itertuples():
             theirs = published.loc[row.reaction]
-            energy = agreed(theirs)
+            energy = agreed.get(row.reaction)
             ok = bool(theirs[f"{key}_converged"])
             calls = theirs[f"{key}_calls"] + shift if ok else float("nan")
             difference = row.energy_eV - (energy if energy is not None else theirs[f"{key}_saddle_energy_eV"])
             if energy is not None:
                 consensus += 1
-                found += bool(row.converged) and abs(difference) < SAME_ENERGY
+                found += bool(row.converged) and abs(difference) <= CONSENSUS_TOLERANCE
             if ok and row.converged:
                 paired.append((row.calls, calls))
             print(

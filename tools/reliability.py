@@ -178,7 +178,7 @@ WORKERS = {
         "MemoryError",
     ),
     "answers nonsense": (
-        "print('{}', flush=True); print('Psi4 says hello', flush=True)",
+        "print('{}', flush=True); input(); print('Psi4 says hello', flush=True)",
         WorkerDied,
         "nonsense",
     ),

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from saddleflow.geometry import project_out
 from saddleflow.vibrations import WAVE_NUMBER, mass_weighted_internal_basis, root_masses
 
 # The floor: every mode at least this part as stiff as in the model (negative ones: the inverse), less
@@ -217,7 +218,7 @@ def _orthonormal(direction: np.ndarray, space: np.ndarray, shapes: np.ndarray) -
     for candidate in (direction, *shapes.T):
         rest = candidate
         for _ in range(2):  # once is not enough when little is left of the vector
-            rest = rest - space @ (space.T @ rest)
+            rest = project_out(space, rest)
             length = np.linalg.norm(rest)
             if length < 1e-6:
                 break

@@ -162,16 +162,15 @@ def _judged_by_engine(
         return replace(record, status=Status.FAILED, reason=reason)
     if settings.level == "curvature":
         return judged_by_curvature(ledger, run, settings, record, point)
-    undecided = ""
-    if settings.level == "auto":
+    hessian, undecided = None, ""
+    if settings.level in ("auto", "hessian"):
         record, hessian = analytic_hessian(ledger, point.positions, record)
-        if hessian is not None:
-            return judged_by_hessian(run, settings, record, point, hessian)
-    if settings.level in ("auto", "index"):
+    if settings.level in ("auto", "index") and hessian is None:
         judged, undecided = judged_by_index(ledger, run, settings, record, point)
         if not undecided:
             return judged
-    record, hessian = analytic_hessian(ledger, point.positions, record)
+    if settings.level == "index":
+        record, hessian = analytic_hessian(ledger, point.positions, record)
     if hessian is None:
         record, hessian = hessian_by_differences(ledger, run, settings, record, point)
     record = replace(record, level="hessian")

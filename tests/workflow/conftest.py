@@ -14,6 +14,26 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+SLOW = '''
+"""GFN2-xTB that counts its calls on three atoms and waits at the fifth until a certain file is there."""
+
+import os
+import time
+from pathlib import Path
+
+from tblite.ase import TBLite
+
+
+class Slow(TBLite):
+    def calculate(self, atoms=None, *arguments, **options):
+        if len(atoms) == 3:
+            folder = Path(os.environ["SADDLEFLOW_TEST_FOLDER"])
+            with open(folder / "calls", "a") as file:
+                file.write(".")
+            while (folder / "calls").stat().st_size >= 5 and not (folder / "go").exists():
+                time.sleep(0.05)
+        super().calculate(atoms, *arguments, **options)
+'''
 HCN = "3\ncharge=0 multiplicity=1\nC 0.0 0.0 0.0\nN 1.18 0.0 0.0\nH 0.3 1.2 0.0\n"
 H2CO = "4\ncharge=0 multiplicity=1\nC 0.0 0.0 0.0\nO 1.25 0.0 0.0\nH -0.6 0.95 0.0\nH 0.6 1.2 0.0\n"
 
@@ -45,6 +65,10 @@ class Project:
         assert run.returncode == 0, run.stdout + run.stderr
         counts = re.findall(r"^(\w+) +(\d+)$", (run.stdout + run.stderr).rpartition("Job stats:")[2], re.M)
         return {rule: int(count) for rule, count in counts if rule not in ("all", "total")}
+
+    def write_slow_calculator(self) -> None:
+        """Put the module ``slow`` with the calculator ``Slow`` into the copy."""
+        (self.folder / "slow.py").write_text(SLOW)
 
     def configure(self, name: str = "run.yaml", **settings) -> str:
         """Write a configuration file; returns its name."""

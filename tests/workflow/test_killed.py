@@ -15,26 +15,6 @@ import pandas as pd
 from saddleflow.run_file import read_run_file
 
 ROOT = Path(__file__).parents[2]
-SLOW = '''
-"""GFN2-xTB that counts its calls on three atoms and waits at the fifth until a certain file is there."""
-
-import os
-import time
-from pathlib import Path
-
-from tblite.ase import TBLite
-
-
-class Slow(TBLite):
-    def calculate(self, atoms=None, *arguments, **options):
-        if len(atoms) == 3:
-            folder = Path(os.environ["SADDLEFLOW_TEST_FOLDER"])
-            with open(folder / "calls", "a") as file:
-                file.write(".")
-            while (folder / "calls").stat().st_size >= 5 and not (folder / "go").exists():
-                time.sleep(0.05)
-        super().calculate(atoms, *arguments, **options)
-'''
 
 
 def until(condition):
@@ -65,7 +45,7 @@ def test_a_killed_snakemake_is_started_again_while_its_search_still_runs(project
     folder = project.folder
     (folder / "tools").mkdir()
     shutil.copy(ROOT / "tools/unlock.py", folder / "tools")
-    (folder / "slow.py").write_text(SLOW)
+    project.write_slow_calculator()
     project.environment = {"PYTHONPATH": str(folder), "SADDLEFLOW_TEST_FOLDER": str(folder)}
     engine = {"program": "ase", "calculator": "slow:Slow", "arguments": {"verbosity": 0}}
     verification = {"level": "none"}

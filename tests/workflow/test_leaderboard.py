@@ -15,26 +15,6 @@ from saddleflow.run_file import read_run_file
 from saddleflow.run_inputs import RunPlan
 
 ROOT = Path(__file__).parents[2]
-SLOW = '''
-"""GFN2-xTB that counts its calls on three atoms and waits at the fifth until a certain file is there."""
-
-import os
-import time
-from pathlib import Path
-
-from tblite.ase import TBLite
-
-
-class Slow(TBLite):
-    def calculate(self, atoms=None, *arguments, **options):
-        if len(atoms) == 3:
-            folder = Path(os.environ["SADDLEFLOW_TEST_FOLDER"])
-            with open(folder / "calls", "a") as file:
-                file.write(".")
-            while (folder / "calls").stat().st_size >= 5 and not (folder / "go").exists():
-                time.sleep(0.05)
-        super().calculate(atoms, *arguments, **options)
-'''
 PUBLISHED = (
     "reaction,atoms,multiplicity,gp_dimer_converged,gp_dimer_calls,gp_dimer_saddle_energy_eV\n"
     "hcn,3,1,True,9,-1\nelsewhere,5,1,False,,\n"
@@ -47,7 +27,7 @@ def test_out_of_time_it_stops_and_the_same_command_goes_on(project):
     (folder / "tools").mkdir()
     for name in ("leaderboard.py", "unlock.py"):
         shutil.copy(ROOT / "tools" / name, folder / "tools")
-    (folder / "slow.py").write_text(SLOW)
+    project.write_slow_calculator()
     (folder / "reactions/h2co.xyz").unlink()
     (folder / "published.csv").write_text(PUBLISHED)
     engine = {"program": "ase", "calculator": "slow:Slow", "arguments": {"verbosity": 0}}

@@ -88,17 +88,11 @@ def performance_profiles(summary: pd.DataFrame) -> Figure:
     methods, cost = list(table.columns), table.to_numpy()
     styles = method_styles(methods)
     figure = new_figure(DOUBLE_COLUMN, 2.9)
-    left, right = figure.subplots(1, 2, sharey=True)
-    absolute = [solved_within(column) for column in cost.T]
-    relative = performance_profile(cost)
-    draw_steps(left, absolute, methods, styles, origin=None)
-    draw_steps(right, relative, methods, styles, origin=1.0)
-    left.set_xlabel(CALLS)
+    left, right = draw_profiles(figure, cost, methods, styles)
     right.set_xlabel("Calls / calls of the best method")
     left.set_ylabel(f"Fraction of {len(table)} system{'s' if len(table) != 1 else ''} {word}")
     for axes, title in ((left, "a"), (right, "b")):
         axes.set_title(title, fontweight="bold")
-        axes.set_ylim(0, 1.03)
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(methods), 4))
     if not np.isfinite(cost).any():
         left.text(0.5, 0.5, f"no {word} search", transform=left.transAxes, ha="center", color=GREY)
@@ -180,7 +174,17 @@ def _ratio_line(axes: Axes, ratio: float, low: float, high: float) -> None:
         )  # fmt: skip
 
 
-def draw_steps(
+def draw_profiles(figure: Figure, cost: np.ndarray, methods: list[str], styles: dict) -> tuple[Axes, Axes]:
+    """Draw data profile (left) and performance profile (right) of costs (shape (S, M)); the two panels."""
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw_steps(left, [solved_within(column) for column in cost.T], methods, styles, origin=None)
+    _draw_steps(right, performance_profile(cost), methods, styles, origin=1.0)
+    left.set_xlabel(CALLS)
+    left.set_ylim(0, 1.03)
+    return left, right
+
+
+def _draw_steps(
     axes: Axes, curves: list[StepCurve], methods: list[str], styles: dict, origin: float | None
 ) -> None:
     """Draw step curves with a legend entry each, on a logarithmic axis from `origin` if one is given."""

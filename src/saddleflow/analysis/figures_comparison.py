@@ -16,8 +16,7 @@ from saddleflow.analysis.figure_style import (
     new_figure,
     plain_log_axis,
 )
-from saddleflow.analysis.figures_calls import CALLS, draw_steps
-from saddleflow.analysis.statistics import performance_profile, solved_within
+from saddleflow.analysis.figures_calls import draw_profiles
 
 
 def comparison_profiles(comparison: Comparison) -> Figure:
@@ -28,13 +27,9 @@ def comparison_profiles(comparison: Comparison) -> Figure:
     for name in comparison.entries.loc[comparison.entries["source"] == PUBLISHED, "method"].unique():
         styles[name] = styles.get(name, {}) | {"lw": 0.8}
     figure = new_figure(DOUBLE_COLUMN, 3.1)
-    left, right = figure.subplots(1, 2, sharey=True)
-    draw_steps(left, [solved_within(column) for column in cost.T], methods, styles, origin=None)
-    draw_steps(right, performance_profile(cost), methods, styles, origin=1.0)
-    left.set_xlabel(CALLS)
+    left, right = draw_profiles(figure, cost, methods, styles)
     right.set_xlabel("Calls / calls of the best for the same reaction")
     left.set_ylabel(f"Fraction of {len(table)} reactions solved")
-    left.set_ylim(0, 1.03)
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(methods), 3))
     return figure
 

@@ -116,7 +116,7 @@ def _run(
     _record(optimizer, calculator, trace, np.nan)
     for _ in range(method.max_steps):
         if is_converged(calculator.latest, method.convergence):
-            return _result(optimizer, calculator.latest, trace)
+            break
         radius = optimizer.delta
         optimizer.step()
         if start is not None:
@@ -124,9 +124,10 @@ def _run(
             optimizer.pes.hessian_function = None
             optimizer.pes.first_diag = False
         _record(optimizer, calculator, trace, radius)
-    if is_converged(calculator.latest, method.convergence):
-        return _result(optimizer, calculator.latest, trace)
-    raise SearchStopped(Outcome.MAX_STEPS, f"not converged after max_steps = {method.max_steps} steps")
+    if not is_converged(calculator.latest, method.convergence):
+        raise SearchStopped(Outcome.MAX_STEPS, f"not converged after max_steps = {method.max_steps} steps")
+    end, hessian = trace[-1], cartesian_hessian(optimizer)
+    return SearchResult(Outcome.CONVERGED, "", end.evaluation, end.mode, end.curvature, tuple(trace), hessian)
 
 
 def _xtb_hessian(reaction: Reaction) -> np.ndarray | None:
@@ -171,9 +172,3 @@ def _lowest(optimizer, latest: Evaluation) -> tuple[np.ndarray, float]:
         return latest.forces / max(latest.force_norm, 1e-12), float("nan")
     modes = internal_modes(hessian, latest.positions.ravel())
     return modes.vectors[:, 0].reshape(-1, 3), float(modes.values[0])
-
-
-def _result(optimizer, latest: Evaluation, trace: list[TracePoint]) -> SearchResult:
-    mode, curvature = _lowest(optimizer, latest)
-    hessian = cartesian_hessian(optimizer)
-    return SearchResult(Outcome.CONVERGED, "", latest.index, mode, curvature, tuple(trace), hessian)

@@ -234,9 +234,6 @@ class GaussianProcess(KernelExpansion):
         phi, jacobian = self.descriptor.features(positions), self.descriptor.jacobian(positions)
         cross = self._cross_covariance(self._phi, self._jacobians, phi, jacobian)
         explained = solve_triangular(self._factor, cross[self._order], lower=True, check_finite=False)
-        prior = np.empty(1 + jacobian.shape[1])
-        s2 = self.hyperparameters.signal_variance
-        prior[0] = s2 + self.constant
-        prior[1:] = s2 * np.einsum("pa,pa,p->a", jacobian, jacobian, self._weights)
+        prior = self._own_covariance(jacobian).diagonal()
         variance = np.maximum(prior - (explained**2).sum(axis=0), 0.0)
         return float(np.sqrt(variance[0])), float(np.sqrt(variance[1:].mean()))

@@ -1,0 +1,50 @@
+"""Faults that are really made, a sample of what `make reliability` does by the dozen."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture(scope="module")
+def faults():
+    sys.path.insert(0, str(TOOLS))
+    try:
+        spec = importlib.util.spec_from_file_location("reliability", TOOLS / "reliability.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(TOOLS))
+
+
+@pytest.fixture(autouse=True)
+def _folders(faults, tmp_path, monkeypatch):
+    numbers = iter(range(10000))
+
+    def folder():
+        path = tmp_path / str(next(numbers))
+        path.mkdir()
+        return path
+
+    monkeypatch.setattr(faults, "_folder", folder)
+
+
+@pytest.mark.parametrize(
+    ("case", "arguments"),
+    [
+        ("killed", (3, 1)),
+        ("full_disk", (2,)),
+        ("journals", ()),
+        ("together", (1,)),
+        ("workers", ()),
+        ("hostile_files", (150,)),
+        ("hostile_names", ()),
+    ],
+)
+def test_everything_survives(faults, case, arguments):
+    tried, survived, remark = getattr(faults, case)(*arguments)
+    assert survived == tried > 0, remark
