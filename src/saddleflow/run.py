@@ -14,7 +14,7 @@ from saddleflow.analysis.export import write_saddle
 from saddleflow.engines.ase_calculator import AseEngine
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
-from saddleflow.errors import GeometryError, RunFileError, ScfError
+from saddleflow.errors import GeometryError, InputError, RunFileError, ScfError
 from saddleflow.evaluation import (
     Engine,
     Evaluation,
@@ -25,7 +25,7 @@ from saddleflow.evaluation import (
     TracePoint,
 )
 from saddleflow.provenance import machine, now, versions
-from saddleflow.reaction import Reaction
+from saddleflow.reaction import Reaction, check_reaction
 from saddleflow.run_file import RunFile, read_run_file, write_run_file
 from saddleflow.searches.base import guard_dissociation, interrupted, is_converged, residual
 from saddleflow.searches.catalogue import SEARCHES
@@ -219,6 +219,8 @@ def search(
     ------
     pydantic.ValidationError
         For an unknown method or option.
+    InputError
+        For a molecule that can't be searched, such as a single atom.
     """
     reaction = Reaction(
         name=atoms.get_chemical_formula(),
@@ -228,6 +230,8 @@ def search(
         multiplicity=multiplicity,
         source="Python",
     )
+    if problems := check_reaction(reaction):
+        raise InputError(problems)
     settings = TypeAdapter(AnyMethod).validate_python({"algorithm": method, **options})
     engine: Engine = AseEngine(reaction, calculator)
     ledger = Ledger(engine, None, key={}, max_calls=settings.max_calls)

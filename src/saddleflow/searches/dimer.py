@@ -28,6 +28,8 @@ from saddleflow.settings import Dimer
 
 FINITE_DIFFERENCE_STEP = 0.01
 """Angstrom; the extra force call that scales the first L-BFGS step."""
+NO_FORCE = 1e-10
+"""eV/Angstrom; below this there is no direction to go."""
 
 
 @dataclass
@@ -189,6 +191,12 @@ def _translate(
     force = effective_force(-midpoint.gradient, mode, curvature)
     position = midpoint.positions.ravel()
     if state.position is None:
+        if np.linalg.norm(force) < NO_FORCE:
+            message = (
+                "by symmetry no force acts along the mode, so the dimer can't move; "
+                "set start.displacement or start.direction: random"
+            )
+            raise SearchStopped(Outcome.STALLED, message)
         # One extra force along the effective force scales the first step (Kaestner and Sherwood 2008).
         unit = _unit(force)
         there = evaluate((position + FINITE_DIFFERENCE_STEP * unit).reshape(-1, 3), Purpose.ROTATION)

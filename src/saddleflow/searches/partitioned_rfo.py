@@ -56,7 +56,7 @@ def saddle_step(gradient: np.ndarray, modes: Modes, uphill: int) -> np.ndarray:
     rest = np.arange(len(components)) != uphill
     values, forces = modes.values[rest], components[rest]
     square = forces**2
-    top = min(values.min(), 0.0) - 1e-10
+    top = min(values.min(initial=0.0), 0.0) - 1e-10  # a diatomic has no other modes
     bottom = top - np.sqrt(square.sum()) - 1.0
 
     def secular(shift: float) -> float:
