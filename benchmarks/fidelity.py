@@ -1,11 +1,12 @@
-"""Searches beside the published counts and saddle energies of the same structures.
+"""Searches beside the published ones of the same structures, one by one, and whether they agree.
 
-    python benchmarks/fidelity.py sample STRUCTURES PUBLISHED.csv FOLDER [--largest 12] [--count 60]
-    python benchmarks/fidelity.py compare RESULTS PUBLISHED.csv
+    python benchmarks/fidelity.py sample STRUCTURES PUBLISHED.csv FOLDER [--largest 16] [--count 60]
+    python benchmarks/fidelity.py compare RESULTS PUBLISHED.csv [--methods ot-gp-dimer gp-dimer]
 
-STRUCTURES holds xyz files with name= in the comment line; the table has columns reaction, atoms and, for each
-method, METHOD_converged, METHOD_calls and METHOD_saddle_energy_eV.  `sample` fills FOLDER with links to a
-seeded random sample; `compare` prints, for finished searches, counts, success and energies.
+STRUCTURES holds xyz files with name= in the comment line; docs/comparison.md describes the table.  `sample`
+fills FOLDER with links to a seeded random sample.  `compare` puts each method beside the program that it
+follows and says whether median calls agree within 15 %, success within 3 %, and agreed saddles by 90 %;
+`saddleflow compare` has the statistics.
 """
 
 import argparse
@@ -14,24 +15,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from saddleflow.analysis.published import CONSENSUS_TOLERANCE, read_published
-from saddleflow.analysis.table import summarise
+from saddleflow.analysis.entries import our_entries, published_entries
+from saddleflow.analysis.published import LABELS, Published, read_published
+from saddleflow.analysis.table import MISSING, summarise
 from saddleflow.reactions import read_reactions
 
-UNIQUE_POINTS = {"gp-dimer": 1, "ot-gp-dimer": -1, "dimer": -1, "sella": 0}
+UNIQUE_POINTS = {"gp_dimer": 1, "ot_gp_dimer": -1, "dimer": -1, "sella": 0}
 """To add to a published count to get different geometries: programs count the first and a final point in
 different ways."""
-VARIANTS = {"gp-internal": "gp-dimer", "ot-internal": "ot-gp-dimer", "sella-xtb": "sella"}
-"""Which published method a variant stands beside."""
 
 
-def sample(options) -> None:
+def sample(options: argparse.Namespace) -> None:
     """Link a random sample."""
-    published = pd.read_csv(options.published, index_col="reaction")
+    atoms = read_published(options.published).molecules["atoms"]
     files = {}
     for path in sorted(Path(options.structures).rglob("*.xyz")):
         files[read_reactions(path)[0].name] = path.resolve()
-    names = [n for n in published.index[published.atoms <= options.largest] if n in files]
+    names = [str(n) for n in atoms.index[atoms <= options.largest] if n in files]
     chosen = random.Random(options.seed).sample(names, min(options.count, len(names)))
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in chosen:
@@ -39,49 +39,63 @@ def sample(options) -> None:
     print(f"{len(chosen)} of {len(names)} structures in {options.folder}")
 
 
-def compare(options) -> None:
-    """Print one line a search and one a method."""
+def followed(method: str) -> str:
+    """Which published program a method or a variant stands beside, by its first word: gp-random, ot-sum."""
+    first = method.partition("-")[0]
+    return {"gp": "gp_dimer", "ot": "ot_gp_dimer"}.get(first, first)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Print one line a search and the verdict on each method."""
+    table = read_published(options.published)
     summary = summarise(options.results)
-    published = pd.read_csv(options.published, index_col="reaction")
-    agreed = read_published(options.published).consensus()
-    summary = summary[
-        summary.reaction.isin(published.index) & ~summary.outcome.isin(["missing", "unreadable"])
-    ]
-    for method, rows in summary.groupby("method", sort=False):
-        base = VARIANTS.get(method, method)
-        key, shift = base.replace("-", "_"), UNIQUE_POINTS[base]
-        print(f"\n{method}\nreaction atoms calls published  energy_eV  difference  agreed outcome")
-        found, consensus, paired = 0, 0, []
-        for row in rows.itertuples():
-            theirs = published.loc[row.reaction]
-            energy = agreed.get(row.reaction)
-            ok = bool(theirs[f"{key}_converged"])
-            calls = theirs[f"{key}_calls"] + shift if ok else float("nan")
-            difference = row.energy_eV - (energy if energy is not None else theirs[f"{key}_saddle_energy_eV"])
-            if energy is not None:
-                consensus += 1
-                found += bool(row.converged) and abs(difference) <= CONSENSUS_TOLERANCE
-            if ok and row.converged:
-                paired.append((row.calls, calls))
-            print(
-                f"{row.reaction:8} {theirs.atoms:5} {row.calls:5} {calls:9.0f} {row.energy_eV:12.4f} "
-                f"{difference:9.4f} {'yes' if energy is not None else 'no':>6} {row.outcome}"
-            )
-        ours, others = (
-            (pd.Series(column, dtype=float) for column in zip(*paired, strict=True)) if paired else ([], [])
-        )
+    if options.methods:
+        summary = summary[summary["method"].isin(options.methods)]
+    # A search that was stopped is no success; one that never started says nothing.
+    stopped = summary["message"].fillna("").str.startswith("running or interrupted")
+    begun = (summary["outcome"] != MISSING) | stopped
+    complete = begun.groupby(summary["reaction"], sort=False).all()
+    known = set(table.molecules.index)
+    reactions = [str(n) for n in complete.index[complete] if n in known]
+    summary = summary[summary["reaction"].isin(reactions)]
+    ours = our_entries(summary, reactions, options.results, table).assign(outcome=list(summary["outcome"]))
+    for method, rows in ours.groupby("method", sort=False):
+        _judge(str(method), rows.set_index("reaction"), table)
+
+
+def _judge(method: str, ours: pd.DataFrame, table: Published) -> None:
+    program = followed(method)
+    theirs = published_entries(table, list(ours.index))
+    theirs = (
+        theirs[theirs["method"] == f"{LABELS[program]} (published)"].set_index("reaction").loc[ours.index]
+    )
+    calls = theirs["calls"] + UNIQUE_POINTS[program]
+    energies = table.consensus().reindex(ours.index)
+    print(f"\n{method}\nreaction atoms calls published    energy_eV  difference agreed outcome")
+    for name, row in ours.iterrows():
+        agreed = pd.notna(energies[name])
+        difference = row["energy_eV"] - (energies[name] if agreed else theirs["energy_eV"][name])
         print(
-            f"{method}: {len(rows)} searches, converged {rows.converged.mean():.3f} "
-            f"(published {published.loc[rows.reaction, f'{key}_converged'].mean():.3f})"
+            f"{name:8} {table.molecules['atoms'][name]:5} {row['calls']:5.0f} {calls[name]:9.0f} "
+            f"{row['energy_eV']:12.4f} {difference:11.4f} {'yes' if agreed else 'no':>6} {row['outcome']}"
         )
-        if paired:
-            print(
-                f"  {len(paired)} solved by both: median calls {ours.median():g} "
-                f"(published {others.median():g}), mean {ours.mean():.1f} ({others.mean():.1f}); "
-                f"agreed saddles found {found} of {consensus}"
-            )
-        share = rows.surrogate_s / rows.engine_s
-        print(f"  surrogate over engine time: median {share.median():.2f}, largest {share.max():.2f}")
+    both = ours["solved"] & theirs["solved"]
+    medians = ours["calls"][both].median(), calls[both].median()
+    means = ours["calls"][both].mean(), calls[both].mean()
+    solved, published = int(ours["solved"].sum()), int(theirs["solved"].sum())
+    found, wanted = int(ours["intended"].sum()), int(ours["intended"].notna().sum())
+    share = (ours["surrogate_s"] / ours["engine_s"]).median()
+    print(f"{method}, {len(ours)} structures (published in brackets)")
+    print(f"  mean calls where both solved, {both.sum()}: {means[0]:.1f} ({means[1]:.1f})")
+    near = abs(medians[0] / medians[1] - 1) <= 0.15
+    print(f"  median calls: {medians[0]:g} ({medians[1]:g}): {_verdict(near)}")
+    print(f"  solved {solved} ({published}): {_verdict(abs(solved - published) <= 0.03 * len(ours))}")
+    print(f"  agreed saddles {found} of {wanted}: {_verdict(found >= 0.9 * wanted)}")
+    print(f"  surrogate over engine time, median: {share:.2f}")
+
+
+def _verdict(agrees: bool) -> str:
+    return "agrees" if agrees else "DIFFERS"
 
 
 def main() -> None:
@@ -92,13 +106,14 @@ def main() -> None:
     one.add_argument("structures")
     one.add_argument("published")
     one.add_argument("folder", type=Path)
-    one.add_argument("--largest", type=int, default=12)
+    one.add_argument("--largest", type=int, default=16)
     one.add_argument("--count", type=int, default=60)
     one.add_argument("--seed", type=int, default=5)
     one.set_defaults(run=sample)
     two = commands.add_parser("compare")
     two.add_argument("results", type=Path)
     two.add_argument("published")
+    two.add_argument("--methods", nargs="+", help="only these")
     two.set_defaults(run=compare)
     options = parser.parse_args()
     options.run(options)

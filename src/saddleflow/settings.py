@@ -157,6 +157,11 @@ class GPDimer(Method):
     internal_mode: bool = False
     """Keep the mode free of translations and rotations. Published: off; then, where all internal modes are
     convex, the mode becomes a rotation of the whole molecule and a phase spends its steps on turning it."""
+    refuse_rising_rotations: bool = False
+    """End the rotations on the surrogate before one that raises the curvature (published: accept it)."""
+    refuse_repeated_points: bool = False
+    """A phase that ends where the surface was evaluated before goes on with a tighter threshold, and if that
+    does not help the search has stalled (published: the point is evaluated again)."""
     failure_retries: Annotated[int, Field(ge=0)] = 0
     """Where a point has no SCF solution, try half-way to the nearest observation up to so often (published:
     the search ends)."""
@@ -205,6 +210,9 @@ class GPDimer(Method):
     """What each fitted observation adds to it, per atom."""
     barrier_strength_max: Annotated[float, Field(ge=0)] = 0.5
     """It grows no further."""
+    barrier_start_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """A fit starts at most at this fraction of the limit. 1: where the last one ended, as published; then the
+    variance is pressed closer to the wall than in the published runs."""
     fit_max_iterations: Annotated[int, Field(ge=1)] = 400
     """Scaled-conjugate-gradient iterations of one fit at most."""
     fit_step_tolerance: Annotated[float, Field(gt=0)] = 1e-2

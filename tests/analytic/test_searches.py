@@ -1,5 +1,7 @@
 """Searches on analytic surfaces whose saddles are known exactly."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -211,3 +213,40 @@ def test_a_failed_point_is_tried_half_way_back_only_when_asked_to():
         run(gp_dimer, OTGPDimer(), Patchy({7}))
     with pytest.raises(ScfError):
         run(gp_dimer, OTGPDimer(failure_retries=1), Patchy({7, 8}))
+
+
+def test_a_rotation_that_raises_the_curvature_ends_the_rotations_only_when_asked_to():
+    surface = QuadraticSaddle(np.arange(6.0).reshape(2, 3), np.array([-2.0, 0.5, 1.0, 3.0, 4.0, 6.0]), seed=4)
+    hessian = surface.hessian(surface.saddle)
+    differ = 0
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        mode = generator.standard_normal(6)
+        mode /= np.linalg.norm(mode)
+        phase = generator.standard_normal(6)
+
+        def gradient(y, phase=phase):  # rough on the scale of the dimer, as a surrogate with noise
+            return hessian @ y + 0.02 * np.sin(1e3 * y + phase)
+
+        x = np.zeros(6)
+        start = (gradient(0.01 * mode) - gradient(x)) @ mode / 0.01
+        kept = rotate(gradient, x, gradient(x), mode, 0.01, 1e-3, 10, refuse_rising=True)
+        free = rotate(gradient, x, gradient(x), mode, 0.01, 1e-3, 10)
+        assert kept.curvature <= start + 1e-9
+        differ += not np.allclose(kept.mode, free.mode)
+    assert differ
+
+
+def test_a_point_is_evaluated_again_as_published_and_refused_when_asked_to(surface):
+    def nearest(refuse):
+        # So much noise that the surrogate believes to be stationary where the surface is not.
+        method = GPDimer(noise_variance=0.3, max_calls=40, refuse_repeated_points=refuse)
+        reaction, direction = displaced(surface)
+        ledger = Ledger(surface, None, {}, method.max_calls)
+        with contextlib.suppress(SearchStopped):
+            gp_dimer.search(ledger.evaluate, reaction, method, direction, [])
+        points = np.array([e.positions.ravel() for e in ledger.evaluations])
+        return min(np.linalg.norm(points[:k] - points[k], axis=1).min() for k in range(1, len(points)))
+
+    assert nearest(False) == 0.0
+    assert nearest(True) > 1e-4

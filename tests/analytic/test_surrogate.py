@@ -262,3 +262,15 @@ def test_a_factor_of_something_else_is_not_extended(change):
     assert np.array_equal(
         found.gradient(points[0]), GaussianProcess(second, energies, gradients, *other).gradient(points[0])
     )
+
+
+def test_a_fit_keeps_out_of_where_the_covariance_is_indefinite(training):
+    # The same point twice: jitter could factorise that, and the signal variance would grow on and on.
+    training.add(GUESS)
+    training.add(GUESS)
+    energies, gradients = np.zeros(5), np.zeros((5, SIZE))
+    scales = DataScales.of(training, energies)
+    posterior = Posterior(training, energies, gradients, scales, 1.0, 1e-12, 28.0)
+    kinds = len(training.descriptor.type_labels)
+    assert np.isfinite(posterior.evaluate(np.full(1 + kinds, -2.0)).value)
+    assert posterior.evaluate(np.concatenate([[30.0], np.full(kinds, -2.0)])).value == np.inf

@@ -3,9 +3,7 @@
 Goswami, Masterov, Kamath, Pena-Torres and Jonsson, J. Chem. Theory Comput. 2025 (arXiv 2505.12519).  With the
 settings of ot-gp-dimer the variant with optimal transport, Goswami and Jonsson, ChemPhysChem 2025
 (arXiv 2510.06030).
-Deviations, each without effect on a search that goes as published: a phase that ends where the surface was
-evaluated before goes on with a tighter threshold instead of evaluating the point again; a rotation that
-raises the surrogate's curvature is refused.
+docs/published_methods.md says where we deviate.
 """
 
 from __future__ import annotations
@@ -154,6 +152,7 @@ def _initial_rotations(
             min(method.rotation_tolerance, method.initial_rotation_angle / 10.0),
             INITIAL_ROTATIONS_ON_SURROGATE,
             rigid,
+            method.refuse_rising_rotations,
         )
         if turned.rotations == 0:
             break
@@ -188,13 +187,13 @@ def _rigid(position: np.ndarray, method: GPDimer) -> np.ndarray | None:
 
 
 def _new_point(model: SurrogateModel, resting: Dimer, latest: Evaluation, method: GPDimer) -> Phase:
-    """Relaxation phase whose end was not evaluated before."""
+    """Relaxation phase; with `refuse_repeated_points` one whose end was not evaluated before."""
     largest = np.abs(latest.gradient).max()
     divisor = method.surrogate_threshold_divisor
     threshold = max(largest / divisor, method.convergence.threshold / divisor)
     for _ in range(4):
         phase = _relax(model, resting, threshold, method)
-        if model.nearest(phase.dimer.position) > DUPLICATE_DISTANCE:
+        if not method.refuse_repeated_points or model.nearest(phase.dimer.position) > DUPLICATE_DISTANCE:
             return phase
         threshold /= divisor
     raise SearchStopped(Outcome.STALLED, "the surrogate proposes only points that were evaluated before")
@@ -222,6 +221,7 @@ def _relax(model: SurrogateModel, start: Dimer, threshold: float, method: GPDime
             method.rotation_tolerance,
             method.max_rotations,
             _rigid(position, method),
+            method.refuse_rising_rotations,
         )
         mode, curvature = turned.mode, float(turned.curvature)
         if step_number == method.max_inner_iterations - 1:

@@ -55,6 +55,7 @@ def rotate(
     tolerance: float,
     max_rotations: int,
     rigid: np.ndarray | None = None,
+    refuse_rising: bool = False,
 ) -> RotationResult:
     """Turn the dimer on the surrogate towards its minimum mode, with L-BFGS directions.
 
@@ -74,6 +75,8 @@ def rotate(
         At most as many.
     rigid : ndarray, shape (D, k), optional
         Orthonormal directions that the mode is kept free of.
+    refuse_rising : bool
+        End before a turn that raises the curvature.
     """
     memory = LimitedMemoryBFGS(max(len(mode), 1))
     if rigid is not None:
@@ -111,7 +114,7 @@ def rotate(
         turned = _unit(mode * np.cos(angle) + theta * np.sin(angle))
         g1_turned = gradient(midpoint + separation * turned)
         curvature_turned = (g1_turned - g0) @ turned / separation
-        if curvature_turned > curvature + 1e-9:  # the surrogate's noise speaks: keep what is better
+        if refuse_rising and curvature_turned > curvature + 1e-9:
             return RotationResult(mode, curvature, count)
         old_mode, old_force = mode, force
         mode, g1, curvature = turned, g1_turned, curvature_turned

@@ -60,6 +60,7 @@ class SurrogateModel:
                 method.barrier_strength,
                 method.barrier_growth,
                 method.barrier_strength_max,
+                method.barrier_start_fraction,
             )
         self._degrees_of_freedom = method.prior_degrees_of_freedom
         if self._degrees_of_freedom is None:

@@ -18,16 +18,23 @@ JITTER_TRIES = 6
 """Relative jitter 1e-12, 1e-11, ... is added as often before a matrix counts as indefinite."""
 
 
-def factorised(matrix: np.ndarray) -> np.ndarray:
+def factorised(matrix: np.ndarray, tries: int = JITTER_TRIES) -> np.ndarray:
     """Lower Cholesky factor; jitter relative to the largest diagonal entry is added only where needed.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (m, m)
+        Symmetric.
+    tries : int
+        Jitters at most; 0: the matrix as it is.
 
     Raises
     ------
     LinAlgError
-        When the matrix is indefinite beyond jitter.
+        When the matrix is indefinite, beyond jitter.
     """
     scale = float(matrix.diagonal().max())
-    for attempt in range(JITTER_TRIES + 1):
+    for attempt in range(tries + 1):
         try:
             jittered = matrix
             if attempt:

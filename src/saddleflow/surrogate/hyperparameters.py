@@ -25,6 +25,8 @@ from saddleflow.surrogate.kernel import (
 from saddleflow.surrogate.scaled_conjugate_gradient import Evaluated, ScaledConjugateGradient
 
 LARGEST_LOG_PARAMETER = 50.0
+SET_BACK = 0.9
+"""Of the wall, where a fit starts whose signal variance would lie beyond: there is no objective."""
 INDEFINITE = Evaluated(np.inf, lambda: np.array([np.nan]))
 NORMAL_QUANTILE = 0.674490
 """75 % quantile of the normal distribution, in the initial values."""
@@ -83,12 +85,16 @@ class SignalBarrier:
         What each observed atom adds to it.
     strength_limit : float
         It grows no further.
+    start_fraction : float
+        Of the limit, where a fit starts at most.  So close to the wall as an earlier fit ends, its slope
+        hides that of the length scales, and they hardly move.
     """
 
     limit: float = 2.0
     strength: float = 1e-4
     growth: float = 1e-3
     strength_limit: float = 0.5
+    start_fraction: float = 0.9
 
     def evaluate(self, log_signal: float, observed_atoms: int) -> tuple[float, float]:
         """B = -mu ln(ln limit - ln s2) and dB/d ln s2; infinite at the wall and beyond.
@@ -107,8 +113,9 @@ class SignalBarrier:
         return float(-mu * np.log(distance)), float(mu / distance)
 
     def inside(self, signal_variance: float) -> float:
-        """The signal variance, or a value short of the wall where it lies beyond: a fit can't start there."""
-        return min(signal_variance, 0.9 * self.limit)
+        """Where a fit starts: the signal variance, set back where it lies too close to the wall or beyond."""
+        started = min(signal_variance, self.start_fraction * self.limit)
+        return started if np.isfinite(self.evaluate(np.log(started), 0)[0]) else SET_BACK * self.limit
 
 
 def constant_variance(energies: np.ndarray) -> float:
@@ -172,7 +179,7 @@ class Posterior:
         matrix, blocks = covariance(self._training, parameters, self._constant)
         matrix[np.diag_indices_from(matrix)] += self._noise
         try:
-            factor = factorised(matrix)
+            factor = factorised(matrix, tries=0)  # a jitter would let the signal variance grow on
         except LinAlgError:
             return INDEFINITE
         alpha = cho_solve((factor, True), self._data, check_finite=False)

@@ -92,6 +92,7 @@ class ScaledConjugateGradient:
                     if np.isfinite(ahead.value):
                         break
                     sigma *= 2.0
+                    kappa /= 4.0
                 else:
                     return w, False, evaluations
                 gamma = direction @ (ahead.gradient() - gradient) / sigma
