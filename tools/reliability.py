@@ -9,84 +9,26 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hostile_input import ATOMS, GOOD, NAMES, read, read_many
+from hostile_input import ATOMS, NAMES, read, read_many
+from machine_faults import clock, other_schema, psi4_broken, read_only, snakemake_killed
+from small_search import Result, Search, file_limit, new_folder, undisturbed
 
 from saddleflow.engines.journal import read_journal
 from saddleflow.engines.worker_process import WorkerDied, WorkerProcess, WorkerTimeout
 from saddleflow.provenance import now, versions
-from saddleflow.reactions import read_reactions
-from saddleflow.run_file import read_run_file
-
-ROOT = Path(__file__).resolve().parents[1]
-Result = tuple[int, int, str]
-"""Cases tried, cases survived, remark."""
-
-
-class Search:
-    """One small search (GFN2-xTB, plain dimer, about a hundred calls) in a folder of its own."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.output, self.journal = folder / "searches" / "s.h5", folder / "journals" / "s.jsonl"
-        (folder / "good.xyz").write_text(GOOD["xyz"])
-        (reaction,) = read_reactions(folder / "good.xyz")
-        (folder / "r.json").write_text(json.dumps(reaction.to_dict()))
-        method = {"name": "d", "method": {"algorithm": "dimer"}, "engine": {"program": "xtb"}}
-        (folder / "m.json").write_text(json.dumps(method))
-
-    def start(self, file_limit: int | None = None) -> subprocess.Popen:
-        """Start it; with `file_limit`, no file may grow beyond so many bytes (a disk that is full)."""
-        main = "import sys; from saddleflow.cli import main; sys.exit(main())"
-        if file_limit:
-            main = (
-                "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-                f"resource.setrlimit(resource.RLIMIT_FSIZE, ({file_limit}, {file_limit})); {main}"
-            )
-        arguments = ["search", "--reaction", "r.json", "--method", "m.json"]
-        arguments += ["--output", str(self.output), "--journal", str(self.journal)]
-        return subprocess.Popen(
-            [sys.executable, "-c", main, *arguments],
-            cwd=self.folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, file_limit: int | None = None) -> tuple[int, str]:
-        """Exit code and what it said."""
-        process = self.start(file_limit)
-        out, error = process.communicate(timeout=120)
-        return process.returncode, out + error
-
-    def evaluations(self) -> list[tuple]:
-        """What the run file holds, to be compared."""
-        return [(e.positions.tobytes(), e.energy) for e in read_run_file(self.output).evaluations]
-
-
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="saddleflow-reliability-"))
-
-
-def _undisturbed() -> list[tuple]:
-    search = Search(_folder())
-    code, said = search.run()
-    assert code == 0, said
-    return search.evaluations()
 
 
 def killed(times: int = 25, seed: int = 0) -> Result:
     """SIGKILL at random instants, then started again: the same evaluations, none lost or repeated."""
-    expected, generator, survived, hit, missed = _undisturbed(), random.Random(seed), 0, 0, 0
+    expected, generator, survived, hit, missed = undisturbed(), random.Random(seed), 0, 0, 0
     while hit < times:
-        search = Search(_folder())
+        search = Search()
         process = search.start()
         end = time.monotonic() + 60
         while process.poll() is None and not search.journal.exists() and time.monotonic() < end:
@@ -109,10 +51,10 @@ def killed(times: int = 25, seed: int = 0) -> Result:
 
 def full_disk(times: int = 5) -> Result:
     """No file may grow any more: an error in one line, then, with space again, the same evaluations."""
-    expected, survived = _undisturbed(), 0
+    expected, survived = undisturbed(), 0
     for number in range(times):
-        search = Search(_folder())
-        code, said = search.run(file_limit=3000 + 4000 * number)
+        search = Search()
+        code, said = search.run(file_limit(3000 + 4000 * number))
         told = code != 0 and "nothing is lost" in said and not search.output.exists()
         held = len(read_journal(search.journal)[1]) if search.journal.exists() else 0
         code, _ = search.run()
@@ -122,10 +64,10 @@ def full_disk(times: int = 5) -> Result:
 
 def journals() -> Result:
     """Torn last line: taken up. Damage in the middle: said, with what to do, and the file is left alone."""
-    expected, survived = _undisturbed(), 0
+    expected, survived = undisturbed(), 0
     for damage in ("torn", "corrupt"):
-        search = Search(_folder())
-        code, said = search.run(file_limit=12000)
+        search = Search()
+        code, said = search.run(file_limit(12000))
         content = search.journal.read_bytes()
         if damage == "torn":
             search.journal.write_bytes(content[: content.rindex(b"\n", 0, -1) + 40])
@@ -144,9 +86,9 @@ def journals() -> Result:
 
 def together(times: int = 2) -> Result:
     """Two processes told to write one search: one does it, the other waits and takes its result."""
-    expected, survived = _undisturbed(), 0
+    expected, survived = undisturbed(), 0
     for _ in range(times):
-        search = Search(_folder())
+        search = Search()
         both = [search.start(), search.start()]
         codes = [(process.communicate(timeout=120), process.returncode)[1] for process in both]
         survived += codes == [0, 0] and search.evaluations() == expected
@@ -155,8 +97,8 @@ def together(times: int = 2) -> Result:
 
 def crowded(times: int = 4) -> Result:
     """Four searches at once, whatever the number of cores."""
-    expected = _undisturbed()
-    searches = [Search(_folder()) for _ in range(times)]
+    expected = undisturbed()
+    searches = [Search() for _ in range(times)]
     processes = [search.start() for search in searches]
     codes = [(process.communicate(timeout=240), process.returncode)[1] for process in processes]
     same = sum(search.evaluations() == expected for search in searches)
@@ -202,7 +144,7 @@ def workers() -> Result:
 
 def hostile_files(refused: int = 2000) -> Result:
     """Malformed reaction files, tables and configurations."""
-    counts, faults = read_many(_folder(), refused)
+    counts, faults = read_many(new_folder(), refused)
     remark = f"{counts['refused']} refused, {counts['sound']} sound after all"
     return sum(counts.values()), counts["refused"] + counts["sound"], "; ".join([remark, *faults[:3]])
 
@@ -213,7 +155,7 @@ def hostile_names() -> Result:
     for name in NAMES:
         frame = f'3\nname="{name}" charge=0 multiplicity=1\n{ATOMS}'.encode()
         row = f'file\tname\tcharge\tmultiplicity\ngood.xyz\t"{name}"\t0\t1\n'.encode()
-        verdicts = [read(_folder(), suffix, text)[0] for suffix, text in (("extxyz", frame), ("tsv", row))]
+        verdicts = [read(new_folder(), suffix, text)[0] for suffix, text in (("extxyz", frame), ("tsv", row))]
         survived += verdicts == ["refused", "refused"]
     return len(NAMES), survived, ""
 
@@ -222,6 +164,11 @@ CASES: dict[str, Callable[[], Result]] = {
     "search killed (SIGKILL) at a random instant, started again": killed,
     "disk full, then space again": full_disk,
     "journal with a torn last line; corrupt journal": journals,
+    "results read-only, then writable": read_only,
+    "clock jumping back (a search begun under another date)": clock,
+    "Snakemake killed (SIGKILL) at a random instant, started again": snakemake_killed,
+    "Psi4 missing or broken": psi4_broken,
+    "run file of another schema version": other_schema,
     "two processes told to write the same search": together,
     "four searches at once": crowded,
     "worker faults": workers,

@@ -82,9 +82,15 @@ def run_search(
             finished = True
             return done
         run = carry_out(ledger, reaction, specification["name"], method, specification["engine"])
-        write_run_file(Path(output), run)
+        try:
+            write_run_file(Path(output), run)
+            _write_saddle(run, Path(output).with_suffix(".xyz"))
+        except OSError as error:
+            raise RunFileError(
+                f"{output}: can't be written ({error.strerror or error}); make room or change permissions "
+                f"and start again: no evaluation is lost, {journal} has them all"
+            ) from error
         finished = True
-        _write_saddle(run, Path(output).with_suffix(".xyz"))
     finally:
         ledger.close(remove_journal=finished)
     return run.result.outcome

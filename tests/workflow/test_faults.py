@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,8 @@ def faults():
 
 
 @pytest.fixture(autouse=True)
-def _folders(faults, tmp_path, monkeypatch):
-    numbers = iter(range(10000))
-
-    def folder():
-        path = tmp_path / str(next(numbers))
-        path.mkdir()
-        return path
-
-    monkeypatch.setattr(faults, "_folder", folder)
+def _folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +33,10 @@ def _folders(faults, tmp_path, monkeypatch):
         ("killed", (3, 1)),
         ("full_disk", (2,)),
         ("journals", ()),
+        ("read_only", ()),
+        ("clock", ((400.0,),)),
+        ("psi4_broken", ()),
+        ("other_schema", ()),
         ("together", (1,)),
         ("workers", ()),
         ("hostile_files", (150,)),

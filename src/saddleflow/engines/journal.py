@@ -170,9 +170,15 @@ class Journal:
     def __init__(self, path: Path, key: dict, header: dict | None = None, wait: bool = False):
         self.path = Path(path)
         self.waited = False
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         key = json.loads(json.dumps(key))
-        self._lock = self._acquire(wait)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._acquire(wait)
+        except OSError as error:
+            raise JournalError(
+                f"{self.path}: can't be written ({error.strerror or error}); make room or change permissions "
+                "and start again: nothing is lost"
+            ) from error
         self.stored: list[Evaluation] = []
         found, intact = None, 0
         if self.path.exists():

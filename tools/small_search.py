@@ -1,0 +1,88 @@
+"""One small search in a folder of its own, and how it is disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from hostile_input import GOOD
+
+from saddleflow.reactions import read_reactions
+from saddleflow.run_file import read_run_file
+
+ROOT = Path(__file__).resolve().parents[1]
+Result = tuple[int, int, str]
+"""Cases tried, cases survived, remark."""
+MAIN = "import sys; from saddleflow.cli import main; sys.exit(main())"
+
+
+class Search:
+    """One small search (GFN2-xTB, plain dimer, about a hundred calls) in a folder of its own."""
+
+    def __init__(self, engine: dict | None = None):
+        self.folder = folder = new_folder()
+        self.output, self.journal = folder / "searches" / "s.h5", folder / "journals" / "s.jsonl"
+        (folder / "good.xyz").write_text(GOOD["xyz"])
+        (reaction,) = read_reactions(folder / "good.xyz")
+        (folder / "r.json").write_text(json.dumps(reaction.to_dict()))
+        method = {"name": "d", "method": {"algorithm": "dimer"}, "engine": engine or {"program": "xtb"}}
+        (folder / "m.json").write_text(json.dumps(method))
+
+    def start(self, before: str = "", read_only: Path | None = None) -> subprocess.Popen:
+        """Start it, with Python code that comes before, or with a folder that can't be written to."""
+        arguments = ["search", "--reaction", "r.json", "--method", "m.json"]
+        arguments += ["--output", str(self.output), "--journal", str(self.journal)]
+        command = [sys.executable, "-c", before + MAIN, *arguments]
+        if read_only:
+            # A mount of its own that this process alone sees: permissions would not stop the superuser.
+            shell = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+            command = ["unshare", "-rm", "sh", "-c", shell, str(read_only), *command]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, before: str = "", read_only: Path | None = None) -> tuple[int, str]:
+        """Exit code and what it said."""
+        process = self.start(before, read_only)
+        out, error = process.communicate(timeout=120)
+        return process.returncode, out + error
+
+    def evaluations(self) -> list[tuple]:
+        """What the run file holds, to be compared."""
+        return [(e.positions.tobytes(), e.energy) for e in read_run_file(self.output).evaluations]
+
+
+def file_limit(size: int) -> str:
+    """Code by which no file grows beyond so many bytes (a disk that is full)."""
+    return (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
+    )
+
+
+def new_folder() -> Path:
+    """A folder of its own."""
+    return Path(tempfile.mkdtemp(prefix="saddleflow-reliability-"))
+
+
+def undisturbed() -> list[tuple]:
+    """Evaluations of a search that nothing happens to."""
+    search = Search()
+    code, said = search.run()
+    assert code == 0, said
+    return search.evaluations()
+
+
+def in_one_line(said: str) -> bool:
+    """Whether a program that gave up said so in a single line, without a traceback."""
+    lines = [line for line in said.splitlines() if line.startswith("saddleflow: error: ")]
+    return len(lines) == 1 and "Traceback" not in said
