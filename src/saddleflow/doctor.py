@@ -44,6 +44,12 @@ PACKAGES = (
     ("ase", "molecules", "pip install ase", True),
     ("h5py", "run files", "pip install h5py", True),
     ("tblite", "GFN-xTB: engine xtb and the default start direction", "pip install tblite", True),
+    (
+        "scine-sparrow",
+        "PM3, PM6 and DFTB3 in the prior of prior-gp-dimer",
+        "pip install scine-sparrow (x86_64 Linux, Python 3.12 at most; else the prior is GFN1-xTB alone)",
+        False,
+    ),
     ("pyscf", "engine pyscf: the levels of Psi4 without Psi4", "pip install 'saddleflow[pyscf]'", False),
     ("sella", "methods sella and sella-xtb", "pip install 'saddleflow[sella]'", False),
     ("snakemake", "sets of reactions, restarts, clusters", "pip install 'saddleflow[workflow]'", False),

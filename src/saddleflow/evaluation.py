@@ -17,7 +17,6 @@ class Purpose(StrEnum):
 
     SEARCH = "search"
     ROTATION = "rotation"
-    STATE = "state"
     VERIFICATION = "verification"
 
 

@@ -208,8 +208,11 @@ def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) 
         if getattr(method, "initial_hessian", "") == "xtb":
             asking.setdefault("GFN2-xTB", (f"method {name}: initial_hessian: xtb", "choose another method"))
         prior = getattr(method, "prior", "")
-        if "xtb" in str(prior).lower():
-            asking.setdefault(prior, (f"method {name}: prior {prior}", "choose another prior or method"))
+        for surface in () if prior == "auto" else prior.split("+"):
+            if "xtb" in surface.lower():
+                asking.setdefault(
+                    surface, (f"method {name}: prior {surface}", "choose another prior or method")
+                )
     symbols = {symbol for reaction in reactions for symbol in reaction.symbols}
     problems: dict[str, str] = {}
     for surface, (what, advice) in asking.items():

@@ -7,7 +7,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("saddleflow", "numpy", "scipy", "ase", "h5py", "tblite", "pyscf", "sella", "jax")
+PACKAGES = ("saddleflow", "numpy", "scipy", "ase", "h5py", "tblite", "scine-sparrow", "pyscf", "sella", "jax")
 
 
 def machine() -> dict:

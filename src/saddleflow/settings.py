@@ -249,16 +249,21 @@ class OTGPDimer(GPDimer):
     """A fit ends when the objective changes less."""
 
 
+_SURFACE = "(GFN1-xTB|GFN2-xTB|PM3|PM6|DFTB3|AM1|RM1|MNDO)"
+_PRIOR = rf"^(auto|constant|{_SURFACE}(\+{_SURFACE})*)$"
+
+
 class PriorGPDimer(Method):
-    """Saddle search on a Gaussian process that corrects an xTB surface: a third of the published calls."""
+    """Saddle search on a Gaussian process that corrects cheap semiempirical surfaces: the fewest calls."""
 
     algorithm: Literal["prior-gp-dimer"] = "prior-gp-dimer"
     max_calls: Annotated[int, Field(ge=1)] = 150
     """Budget of engine calls, restarts and the fallback included."""
-    prior: Literal["GFN1-xTB", "GFN2-xTB", "constant"] = "GFN1-xTB"
-    """Cheap surface that the Gaussian process corrects."""
-    prior_weight_sigma: Annotated[float, Field(gt=0)] = 0.2
-    """Standard deviation of the weight of the prior surface about 1."""
+    prior: Annotated[str, Field(pattern=_PRIOR)] = "auto"
+    """Cheap surfaces that the Gaussian process corrects, joined by +: GFN1-xTB, GFN2-xTB, PM3, PM6, DFTB3,
+    AM1, RM1, MNDO; or constant; or auto: GFN1-xTB+PM3+PM6+DFTB3, as far as they can be had."""
+    prior_weight_sigma: Annotated[float, Field(gt=0)] = 0.1
+    """Standard deviation of the weight of each surface about their equal shares."""
     decay_length: Annotated[float, Field(gt=0)] = 1.0
     """a of the kernel's features exp(-(r - b) / a), b the sum of the covalent radii, Angstrom."""
     length_scale: Annotated[float, Field(gt=0)] = 0.6

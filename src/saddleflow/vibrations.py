@@ -23,6 +23,28 @@ RELEVANT_RATE = 0.25
 
 
 @dataclass(frozen=True)
+class Modes:
+    """Eigenvalues (ascending, eV/Angstrom^2) and eigenvectors (shape (D, k)) without rigid motion."""
+
+    values: np.ndarray
+    vectors: np.ndarray
+
+    @property
+    def index(self) -> int:
+        """Number of negative eigenvalues."""
+        return int((self.values < 0).sum())
+
+
+def internal_modes(hessian: np.ndarray, position: np.ndarray) -> Modes:
+    """Modes of a Hessian (shape (D, D)) with translations and rotations projected out."""
+    rigid = rigid_motion_basis(position.reshape(-1, 3))
+    # An orthonormal basis of the complement: no artificial eigenvalues that could mix with real ones.
+    complement = np.linalg.qr(rigid, mode="complete")[0][:, rigid.shape[1] :]
+    values, vectors = np.linalg.eigh(complement.T @ hessian @ complement)
+    return Modes(values, complement @ vectors)
+
+
+@dataclass(frozen=True)
 class Vibrations:
     """Harmonic normal modes without rigid motion.
 

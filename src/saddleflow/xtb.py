@@ -66,6 +66,13 @@ class XTB:
         energies, gradients = self._series([np.asarray(positions, float)])
         return energies[0], gradients[0]
 
+    def gradients(self, points: list[np.ndarray]) -> np.ndarray:
+        """Gradients in eV/Angstrom at neighbouring `points` (each of shape (N, 3)), shape (points, N, 3).
+
+        Errors as :meth:`energy_gradient`.
+        """
+        return np.array(self._series(points)[1])
+
     def hessian(
         self, positions: np.ndarray, displacement: float = 0.005, one_sided: bool = False
     ) -> np.ndarray:

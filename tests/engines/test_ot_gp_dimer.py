@@ -9,8 +9,8 @@ from saddleflow.evaluation import Outcome
 from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
-from saddleflow.searches.partitioned_rfo import internal_modes
 from saddleflow.settings import Engine, GPDimer, OTGPDimer
+from saddleflow.vibrations import internal_modes
 from saddleflow.xtb import XTB
 
 HCN = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0.0, 0.0], [1.19, 0.0, 0.0], [0.45, 1.15, 0.0]]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from saddleflow import sparrow
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import ScfError
@@ -10,13 +11,20 @@ from saddleflow.evaluation import Outcome
 from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer, prior_gp_dimer
-from saddleflow.searches.partitioned_rfo import internal_modes, saddle_step, stiff_step
+from saddleflow.searches.partitioned_rfo import largest_motion, saddle_step, stiff_step
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import Engine, GPDimer, PriorGPDimer
 from saddleflow.surrogate.inverse_distances import InverseDistances
 from saddleflow.surrogate.kernel import TrainingFeatures
-from saddleflow.surrogate.prior_mean import ConstantMean, UpdatedHessian, XTBMean, bofill_update
+from saddleflow.surrogate.prior_mean import (
+    FollowedHessian,
+    PriorMean,
+    SurfaceFailed,
+    prior_mean,
+    secant_update,
+)
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
+from saddleflow.vibrations import internal_modes
 
 HCN = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0.0, 0.0], [1.19, 0.0, 0.0], [0.45, 1.15, 0.0]]))
 FORMALDEHYDE = Reaction(
@@ -56,15 +64,15 @@ def central(function, x, step=1e-5):
 @pytest.fixture(scope="module")
 def conditioned():
     """A process on three points of a truth that is 0.8 GFN1-xTB plus a smooth part in one distance."""
-    mean, generator = XTBMean(HCN, "GFN1-xTB"), np.random.default_rng(0)
+    mean, generator = prior_mean(HCN, "GFN1-xTB"), np.random.default_rng(0)
     descriptor = InverseDistances(HCN.numbers)
     training, rows = TrainingFeatures(descriptor), []
     for _ in range(3):
         x = HCN.positions.ravel() + 0.05 * generator.standard_normal(9)
-        energy, gradient = mean.energy_gradient(x)
+        energies, gradients = mean.energies_gradients(x)
         bent = np.array([0.3, 0.0, 0.0])
-        value = 0.8 * energy + bent @ descriptor.features(x)
-        rows.append((value, 0.8 * gradient + descriptor.pull_back(x, bent), energy, gradient))
+        value = 0.8 * energies[0] + bent @ descriptor.features(x)
+        rows.append((value, 0.8 * gradients[0] + descriptor.pull_back(x, bent), energies, gradients))
         training.add(x)
     observations = Observations(*(np.array(column) for column in zip(*rows, strict=True)))
     return PriorProcess(training, observations, 0.6, 0.2, 2e-4, 1e-3), observations, mean, training
@@ -72,7 +80,7 @@ def conditioned():
 
 def test_process_reproduces_its_data_and_weighs_the_prior(conditioned):
     process, observations, _, training = conditioned
-    assert process.weight == pytest.approx(0.8, abs=0.1)
+    assert process.weights == pytest.approx([0.8], abs=0.1)
     assert len(training) == 3
     for i, (e, g) in enumerate(zip(observations.prior_energies, observations.prior_gradients, strict=True)):
         x = _position(i)
@@ -91,10 +99,11 @@ def test_gradient_and_hessian_of_the_prediction(conditioned):
     process, _, mean, _ = conditioned
     x = HCN.positions.ravel() + 0.03
     x[0] += 0.04
-    energy = lambda y: process.energy_gradient(y, mean.energy_gradient(y))[0]  # noqa: E731
-    gradient = lambda y: process.energy_gradient(y, mean.energy_gradient(y))[1]  # noqa: E731
+    energy = lambda y: process.energy_gradient(y, mean.energies_gradients(y))[0]  # noqa: E731
+    gradient = lambda y: process.energy_gradient(y, mean.energies_gradients(y))[1]  # noqa: E731
     assert gradient(x) == pytest.approx(central(energy, x, 1e-3), abs=2e-3)
-    assert process.hessian(x, mean.hessian(x)) == pytest.approx(central(gradient, x, 1e-3), rel=0.03, abs=0.6)
+    prior_hessian = process.weights[0] * mean.hessians(x, mean.energies_gradients(x)[1])[0]
+    assert process.hessian(x, prior_hessian) == pytest.approx(central(gradient, x, 1e-3), rel=0.03, abs=0.6)
 
 
 def test_uncertainty_grows_away_from_the_data(conditioned):
@@ -103,34 +112,103 @@ def test_uncertainty_grows_away_from_the_data(conditioned):
     for shift in (0.0, 0.2, 0.5):
         x = _position(0)
         x[7] += shift
-        sigmas.append(process.standard_deviations(x, mean.energy_gradient(x))[1])
+        sigmas.append(process.standard_deviations(x, mean.energies_gradients(x))[1])
     assert sigmas == sorted(sigmas)
 
 
-def test_updated_hessian_obeys_the_secant_and_is_rebuilt_where_it_has_to_be():
+class Quartic:
+    """A cheap surface with a known Hessian: sum of x^4 / 12 and a constant curvature."""
+
+    method = "quartic"
+
+    def __init__(self, curvature=0.0):
+        self.curvature, self.asked, self.fail = curvature, 0, False
+
+    def energy_gradient(self, positions):
+        if self.fail:
+            raise ScfError("no convergence")
+        x = np.ravel(positions)
+        return float((x**4 / 12 + self.curvature * x**2 / 2).sum()), (x**3 / 3 + self.curvature * x).reshape(
+            -1, 3
+        )
+
+    def gradients(self, points):
+        self.asked += len(points)
+        return np.array([self.energy_gradient(point)[1] for point in points])
+
+    def hessian(self, x):
+        return np.diag(x**2 + self.curvature)
+
+
+def test_secant_update_obeys_the_secant_and_spares_the_soft_modes():
     generator = np.random.default_rng(1)
-    hessian = generator.standard_normal((9, 9))
-    hessian += hessian.T
-    step, change = generator.standard_normal((2, 9))
-    updated = bofill_update(hessian, step, change)
+    vectors = np.linalg.qr(generator.standard_normal((9, 9)))[0]
+    hessian = vectors @ np.diag([0.1, 0.2, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0]) @ vectors.T
+    step = vectors @ np.full(9, 0.1)
+    change = hessian @ step + vectors[:, 8]
+    updated = secant_update(hessian, step, change)
     assert updated @ step == pytest.approx(change)
     assert updated == pytest.approx(updated.T)
+    soft = vectors[:, :2]
+    assert np.abs(soft.T @ (updated - hessian) @ soft).max() < 0.1
 
-    class Counting(ConstantMean):
-        made = 0
 
-        def hessian(self, position):
-            self.made += 1
-            return np.eye(position.size)
-
-    mean = Counting()
-    follows = UpdatedHessian(mean, 0.3)
+def test_hessian_of_the_prior_is_made_once_followed_and_made_anew_far_away():
+    surface = Quartic(np.linspace(-1.0, 8.0, 9))
+    mean = PriorMean([surface])
+    follows = FollowedHessian(mean, HCN.numbers, 0.3)
     x = HCN.positions.ravel()
-    for shift in (0.0, 0.1, 0.2, 0.5, 0.6):
+    weights = np.array([0.7])
+    for made, shift in ((9, 0.0), (9, 0.05), (9, 0.1), (18, 0.9)):
         moved = x.copy()
         moved[0] += shift
-        follows.at(moved, moved - x)
-    assert mean.made == 2
+        hessian = follows.at(moved, mean.energies_gradients(moved)[1], weights)
+        assert surface.asked == made
+        assert hessian == pytest.approx(hessian.T)
+        if shift in (0.0, 0.9):
+            assert hessian == pytest.approx(0.7 * surface.hessian(moved), abs=0.05)
+
+
+def test_a_followed_hessian_stays_near_the_true_one():
+    """GFN1-xTB, six steps of 0.05 Angstrom along a bend and a stretch."""
+    mean, weights = prior_mean(FORMALDEHYDE, "GFN1-xTB"), np.ones(1)
+    follows = FollowedHessian(mean, FORMALDEHYDE.numbers, 10.0)
+    x = FORMALDEHYDE.positions.ravel().copy()
+    follows.at(x, mean.energies_gradients(x)[1], weights)
+    start = mean.hessians(x, mean.energies_gradients(x)[1])[0]
+    for _ in range(6):
+        x[[3, 6, 10]] += [0.02, -0.04, 0.03]
+        followed = follows.at(x, mean.energies_gradients(x)[1], weights)
+    true = mean.hessians(x, mean.energies_gradients(x)[1])[0]
+    assert np.linalg.norm(followed - true) < 0.6 * np.linalg.norm(start - true)
+    modes, exact = internal_modes(followed, x), internal_modes(true, x)
+    assert abs(modes.vectors[:, 0] @ exact.vectors[:, 0]) > 0.8
+
+
+def test_a_surface_that_fails_is_named():
+    surfaces = [Quartic(), Quartic()]
+    mean, x = PriorMean(surfaces), HCN.positions.ravel()
+    gradients = mean.energies_gradients(x)[1]
+    surfaces[1].fail = True
+    with pytest.raises(SurfaceFailed) as failure:
+        mean.energies_gradients(x)
+    assert failure.value.number == 1
+    with pytest.raises(SurfaceFailed) as failure:
+        mean.hessians(x, gradients)
+    assert failure.value.number == 1
+
+
+def test_a_step_that_is_too_long_gives_in_along_soft_modes_first():
+    x = np.random.default_rng(3).standard_normal(12)
+    basis = internal_modes(np.diag(np.arange(12.0)), x).vectors
+    hessian = basis @ np.diag([-2.0, 0.01, 1.0, 3.0, 5.0, 40.0]) @ basis.T
+    modes = internal_modes(hessian, x)
+    gradient = modes.vectors @ np.array([0.05, 0.3, 0.0, 0.0, 0.0, 2.0])
+    whole, short = (modes.vectors.T @ saddle_step(gradient, modes, 0, limit) for limit in (None, 0.1))
+    assert largest_motion(modes.vectors @ short) == pytest.approx(0.1, rel=0.01)
+    assert largest_motion(modes.vectors @ whole) > 0.3
+    assert abs(short[1]) < 0.4 * abs(whole[1])
+    assert short[5] == pytest.approx(whole[5], rel=0.15)
 
 
 def test_saddle_step_climbs_one_mode_and_descends_the_others():
@@ -198,3 +276,43 @@ def test_a_constant_prior_needs_no_xtb():
     result, ledger = run(HCN, PriorGPDimer(prior="constant"))
     assert result.outcome is Outcome.CONVERGED
     assert len(ledger.evaluations) < 60
+
+
+def test_goes_on_without_a_surface_that_has_no_answer(monkeypatch):
+    """The second cheap method fails after 15 points, in the middle of the search."""
+    from saddleflow.searches import prior_model
+
+    class Failing:
+        method, asked = "failing", 0
+
+        def __init__(self, potential):
+            self.potential = potential
+
+        def energy_gradient(self, positions):
+            self.asked += 1
+            if self.asked > 15:
+                raise ScfError("no convergence")
+            return self.potential.energy_gradient(positions)
+
+        def gradients(self, points):
+            return self.potential.gradients(points)
+
+    real = prior_mean
+
+    def with_failing(reaction, prior):
+        mean = real(reaction, prior)
+        mean.potentials.append(Failing(real(reaction, "GFN2-xTB").potentials[0]))
+        return mean
+
+    monkeypatch.setattr(prior_model, "prior_mean", with_failing)
+    result, _ = run(FORMALDEHYDE, PriorGPDimer(prior="GFN1-xTB"))
+    assert result.outcome is Outcome.CONVERGED
+    assert "weight_failing" in result.trace[1].hyperparameters
+    assert "weight_failing" not in result.trace[-1].hyperparameters
+
+
+def test_every_method_of_the_mixture_that_can_be_had_has_a_weight():
+    result, _ = run(FORMALDEHYDE, PriorGPDimer())
+    weights = {key for key in result.trace[-1].hyperparameters if key.startswith("weight_")}
+    expected = {"GFN1-xTB"} | ({"PM3", "PM6", "DFTB3"} if sparrow.available() else set())
+    assert weights == {f"weight_{name}" for name in expected}

@@ -6,37 +6,13 @@ mode, down along all others, rigid motion projected out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.optimize import brentq
 
-from saddleflow.geometry import rigid_motion_basis
+from saddleflow.vibrations import Modes
 
 
-@dataclass(frozen=True)
-class Modes:
-    """Eigenvalues (ascending, eV/Angstrom^2) and eigenvectors (shape (D, k)) without rigid motion."""
-
-    values: np.ndarray
-    vectors: np.ndarray
-
-    @property
-    def index(self) -> int:
-        """Number of negative eigenvalues."""
-        return int((self.values < 0).sum())
-
-
-def internal_modes(hessian: np.ndarray, position: np.ndarray) -> Modes:
-    """Modes of a Hessian (shape (D, D)) with translations and rotations projected out."""
-    rigid = rigid_motion_basis(position.reshape(-1, 3))
-    # An orthonormal basis of the complement: no artificial eigenvalues that could mix with real ones.
-    complement = np.linalg.qr(rigid, mode="complete")[0][:, rigid.shape[1] :]
-    values, vectors = np.linalg.eigh(complement.T @ hessian @ complement)
-    return Modes(values, complement @ vectors)
-
-
-def saddle_step(gradient: np.ndarray, modes: Modes, uphill: int) -> np.ndarray:
+def saddle_step(gradient: np.ndarray, modes: Modes, uphill: int, longest: float | None = None) -> np.ndarray:
     """Step (shape (D,), Angstrom) up along mode number `uphill` and down along all others.
 
     Parameters
@@ -47,12 +23,13 @@ def saddle_step(gradient: np.ndarray, modes: Modes, uphill: int) -> np.ndarray:
         Of the Hessian there.
     uphill : int
         Mode to climb.
+    longest : float, optional
+        Largest motion of an atom, Angstrom.  A step that is too long is restricted by stiffening all modes
+        alike, as a trust radius does: the soft ones give in, the stiff ones go on being relaxed.
     """
     components = modes.vectors.T @ gradient
-    step = np.zeros(len(components))
     b, f = modes.values[uphill], components[uphill]
-    shift = 0.5 * (b + np.sqrt(b * b + 4.0 * f * f))
-    step[uphill] = -f / (b - shift) if abs(b - shift) > 1e-12 else 0.0
+    up = b - 0.5 * (b + np.sqrt(b * b + 4.0 * f * f))
     rest = np.arange(len(components)) != uphill
     values, forces = modes.values[rest], components[rest]
     square = forces**2
@@ -63,8 +40,26 @@ def saddle_step(gradient: np.ndarray, modes: Modes, uphill: int) -> np.ndarray:
         return shift + (square / (values - shift)).sum()
 
     shift = brentq(secular, bottom, top) if secular(bottom) < 0.0 < secular(top) else top
-    step[rest] = -forces / (values - shift)
-    return modes.vectors @ step
+
+    def restricted(stiffening: float) -> np.ndarray:
+        step = np.zeros(len(components))
+        step[uphill] = -f / (up - stiffening) if up - stiffening < -1e-12 else 0.0
+        step[rest] = -forces / (values - shift + stiffening)
+        return modes.vectors @ step
+
+    step = restricted(0.0)
+    if longest is None or largest_motion(step) <= longest:
+        return step
+    # The step shrinks at least like force over stiffening.
+    most = np.linalg.norm(components) / longest + 1.0
+
+    def excess(logarithm: float) -> float:
+        return largest_motion(restricted(np.exp(logarithm))) - longest
+
+    low = np.log(1e-9)
+    if excess(low) <= 0.0:
+        return step * (longest / largest_motion(step))
+    return restricted(np.exp(brentq(excess, low, np.log(most), xtol=1e-3)))
 
 
 def stiff_step(gradient: np.ndarray, modes: Modes, stiffness: float) -> np.ndarray:
@@ -72,3 +67,8 @@ def stiff_step(gradient: np.ndarray, modes: Modes, stiffness: float) -> np.ndarr
     stiff = modes.values > stiffness
     vectors = modes.vectors[:, stiff]
     return -vectors @ ((vectors.T @ gradient) / modes.values[stiff])
+
+
+def largest_motion(vector: np.ndarray) -> float:
+    """Largest length of an atom's part of a vector of shape (D,)."""
+    return float(np.sqrt((vector.reshape(-1, 3) ** 2).sum(axis=1)).max())

@@ -1,34 +1,44 @@
-"""Saddle search on a Gaussian process that corrects an xTB surface.
+"""Saddle search on a Gaussian process that corrects cheap surfaces.
 
 One evaluation a phase.  Before the first one the strain of the guess relaxes on the prior surface, in stiff
 modes only.  Each phase walks on the surrogate, up its lowest mode and down all others, until the surrogate is
-stationary or an atom has moved by the trust radius; the radius follows the errors of the predictions.
+stationary or an atom has moved by the trust radius; the radius follows the errors of the predictions.  Modes
+and steps are those of curvilinear coordinates (:mod:`saddleflow.curvilinear`): in Cartesian ones the lowest
+mode of a strained guess is often no reaction but a compressed bond that would turn aside.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from saddleflow.curvilinear import Distances
 from saddleflow.errors import GeometryError, ScfError
 from saddleflow.evaluation import Evaluate, Evaluation, Outcome, Purpose, SearchResult, TracePoint
 from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer
 from saddleflow.searches.base import is_converged
-from saddleflow.searches.partitioned_rfo import Modes, internal_modes, saddle_step, stiff_step
+from saddleflow.searches.partitioned_rfo import largest_motion, saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.settings import GPDimer, PriorGPDimer
+from saddleflow.vibrations import Modes, internal_modes
 
+SMALL_FORCE = 0.1
+"""eV/Angstrom: below it an error is measured against this, so that soft modes are followed in long steps."""
 GOOD, BAD = 0.3, 0.8
 """Error of the predicted gradient over the force before: the radius grows below GOOD, shrinks above BAD."""
 REJECTED = 1.5
 """With an error above this and a larger force, the search goes back to where it came from."""
+STATIONARY = 0.03
+"""Largest surrogate force of a stationary point over the true force before; predictions err far more."""
 DUPLICATE_DISTANCE = 2e-5
 """Angstrom. Small: along a stiff mode a step of 1e-4 still moves the force by its convergence threshold."""
 CLEARLY_NEGATIVE = -0.3
 """eV/Angstrom^2: the lowest mode is climbed below this, the one climbed before above it."""
+SOFT = 1.0
+"""eV/Angstrom^2: no stiffer mode is climbed for its likeness to the one before."""
 CONVEX_STEP = 0.1
 """Angstrom: step of the fastest atom uphill where no mode is negative."""
 
@@ -61,7 +71,13 @@ def search(
     if result is not None:
         return result
     # Where the prior leads astray the published search, which knows nothing of it, starts from the guess.
-    published = GPDimer(convergence=method.convergence, start=method.start, max_calls=method.max_calls)
+    published = GPDimer(
+        convergence=method.convergence,
+        start=method.start,
+        max_calls=method.max_calls,
+        internal_mode=True,
+        fit_subset=30,
+    )
     return gp_dimer.search(evaluate, reaction, published, direction, trace)
 
 
@@ -71,6 +87,7 @@ class _Walk:
     def __init__(self, evaluate, reaction, method, direction, trace):
         self.evaluate: Evaluate = evaluate
         self.method: PriorGPDimer = method
+        self.numbers = reaction.numbers
         self.trace: list[TracePoint] = trace
         self.model = PriorModel(reaction, method)
         self.reactive = direction.ravel() / np.linalg.norm(direction)
@@ -79,13 +96,16 @@ class _Walk:
         self.base = 0
 
     def run(self) -> SearchResult | None:
-        """Walk until the forces vanish; None when the patience of the method is used up."""
+        """Walk until the forces vanish; None when patience or solvable geometries are used up."""
         latest = self._first()
         while not is_converged(latest, self.method.convergence):
             if len(self.model.evaluations) >= self.method.patience:
                 return None
             self.model.update()
-            latest = self._next(self._phase(self.base))
+            try:
+                latest = self._next(self._phase(self.base))
+            except (ScfError, GeometryError):
+                return None
         return self._answer(latest)
 
     def _first(self) -> Evaluation:
@@ -98,7 +118,7 @@ class _Walk:
                 raise
             evaluation = self.evaluate(self.guess.reshape(-1, 3))
         self.model.add(evaluation)
-        modes = internal_modes(self.model.prior_hessian(self.model.latest), self.model.latest)
+        modes = internal_modes(self.model.prior_gradient_hessian(self.model.latest)[1], self.model.latest)
         self._record(evaluation, modes, 0, {})
         return evaluation
 
@@ -108,11 +128,12 @@ class _Walk:
         position = guess
         try:
             for _ in range(method.max_inner_steps):
-                _, gradient = model.prior(position)
-                modes = internal_modes(model.prior_hessian(position), position)
+                gradient, hessian = model.prior_gradient_hessian(position)
+                distances = Distances(self.numbers, position)
+                modes = internal_modes(distances.strain_free(gradient, hessian), position)
                 step = _capped(stiff_step(gradient, modes, method.relaxation_stiffness), method.max_atom_step)
-                new = position + step
-                if _moved(new, guess) > method.relaxation_distance or _longest(step) < 0.005:
+                new = distances.moved(step)
+                if _moved(new, guess) > method.relaxation_distance or largest_motion(step) < 0.005:
                     break
                 position = new
         except (ScfError, GeometryError):
@@ -124,7 +145,8 @@ class _Walk:
         method, model = self.method, self.model
         start = model.positions[base]
         force = model.evaluations[base].max_atom_force
-        tolerance = min(0.3 * method.convergence.threshold, 0.3 * force)
+        tolerance = max(0.3 * method.convergence.threshold, STATIONARY * force)
+        tolerance = min(tolerance, 0.3 * force)
         for _ in range(4):
             phase = self._walk(start, tolerance)
             if model.nearest(phase.position) > DUPLICATE_DISTANCE:
@@ -132,34 +154,46 @@ class _Walk:
             tolerance *= 0.1
         # The surrogate is stationary where it was observed: its own Newton step is what is left.
         gradient = model.evaluations[base].gradient
-        step = saddle_step(gradient, phase.modes, phase.uphill)
-        step = _capped(step if _longest(step) > DUPLICATE_DISTANCE else phase.mode, method.min_trust_radius)
+        step = saddle_step(gradient, phase.modes, phase.uphill, method.min_trust_radius)
+        if largest_motion(step) < DUPLICATE_DISTANCE:
+            step = _capped(phase.mode, method.min_trust_radius)
         return Phase(start + step, phase.modes, phase.uphill, False, phase.steps)
 
     def _walk(self, start: np.ndarray, tolerance: float) -> Phase:
         method, model = self.method, self.model
         position, climbed = start, self.reactive
+        phase: Phase | None = None
         for count in range(method.max_inner_steps):
-            gradient, hessian = model.gradient_hessian(position)
-            modes = internal_modes(hessian, position)
+            try:
+                gradient, hessian = model.gradient_hessian(position)
+            except GeometryError:
+                if phase is None:
+                    raise
+                # No cheap surface there: half-way the truth has to be asked.
+                return replace(phase, position=0.5 * (start + position))
+            distances = Distances(self.numbers, position)
+            modes = internal_modes(distances.strain_free(gradient, hessian), position)
             uphill = 0
             if modes.values[0] > CLEARLY_NEGATIVE:
-                uphill = int(np.argmax(np.abs(modes.vectors.T @ climbed)))
+                soft = max(int((modes.values < SOFT).sum()), 1)
+                uphill = int(np.argmax(np.abs(modes.vectors[:, :soft].T @ climbed)))
             climbed = modes.vectors[:, uphill]
-            if _longest(gradient) < tolerance and modes.values[0] < 0:
+            if largest_motion(gradient) < tolerance and modes.values[0] < 0:
                 return Phase(position, modes, uphill, True, count)
             if modes.values[0] > 0:
                 # Past the ridge nothing but the way back uphill counts: relaxing would end in a minimum.
-                along = gradient @ climbed
-                step = climbed * (CONVEX_STEP / _longest(climbed)) * (1.0 if along >= 0 else -1.0)
+                step = climbed * (CONVEX_STEP / largest_motion(climbed))
+                if gradient @ climbed < 0:
+                    step = -step
             else:
-                step = _capped(saddle_step(gradient, modes, uphill), method.max_atom_step)
-            new = position + step
+                step = saddle_step(gradient, modes, uphill, method.max_atom_step)
+            new = distances.moved(step)
             if _moved(new, start) > self.radius:
                 fraction = _fraction_inside(position, step, start, self.radius)
-                return Phase(position + fraction * step, modes, uphill, False, count + 1)
+                return Phase(distances.moved(fraction * step), modes, uphill, False, count + 1)
             position = new
-        return Phase(position, modes, uphill, False, method.max_inner_steps)
+            phase = Phase(position, modes, uphill, False, count + 1)
+        return phase
 
     def _next(self, phase: Phase) -> Evaluation:
         """Evaluate the end of a phase; half-way back where that has no solution."""
@@ -176,8 +210,8 @@ class _Walk:
                     raise
                 position = 0.5 * (position + start)
                 self.radius = max(0.5 * self.radius, self.method.min_trust_radius)
-        error = _longest((prediction.forces - evaluation.forces).ravel())
-        ratio = error / force
+        error = largest_motion((prediction.forces - evaluation.forces).ravel())
+        ratio = error / max(force, SMALL_FORCE)
         if ratio < GOOD:
             self.radius = min(1.5 * self.radius, self.method.max_trust_radius)
         elif ratio > BAD:
@@ -221,13 +255,8 @@ class _Walk:
         )
 
 
-def _longest(vector: np.ndarray) -> float:
-    """Largest length of an atom's part of a vector of shape (D,)."""
-    return float(np.sqrt((vector.reshape(-1, 3) ** 2).sum(axis=1)).max())
-
-
 def _capped(step: np.ndarray, limit: float) -> np.ndarray:
-    longest = _longest(step)
+    longest = largest_motion(step)
     return step if longest <= limit else step * (limit / longest)
 
 

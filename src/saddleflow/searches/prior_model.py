@@ -10,7 +10,7 @@ from saddleflow.reaction import Reaction
 from saddleflow.settings import PriorGPDimer
 from saddleflow.surrogate.bond_distances import BondDistances
 from saddleflow.surrogate.kernel import TrainingFeatures
-from saddleflow.surrogate.prior_mean import ConstantMean, PriorMean, UpdatedHessian, XTBMean
+from saddleflow.surrogate.prior_mean import FollowedHessian, SurfaceFailed, prior_mean
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
 
 
@@ -30,28 +30,53 @@ class PriorModel:
         self.evaluations: list[Evaluation] = []
         self.positions: list[np.ndarray] = []
         self.process: PriorProcess | None = None
-        self._mean: PriorMean = (
-            ConstantMean() if method.prior == "constant" else XTBMean(reaction, method.prior)
-        )
-        self._hessian = UpdatedHessian(self._mean, method.hessian_rebuild_distance)
+        self._mean = prior_mean(reaction, method.prior)
+        self._hessian = FollowedHessian(self._mean, reaction.numbers, method.hessian_rebuild_distance)
         self._training = TrainingFeatures(BondDistances(reaction.numbers, method.decay_length))
-        self._prior: list[tuple[float, np.ndarray]] = []
-        self._cache: tuple[np.ndarray, tuple[float, np.ndarray]] | None = None
+        self._prior: list[tuple[np.ndarray, np.ndarray]] = []
+        self._cache: tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None = None
 
     @property
     def latest(self) -> np.ndarray:
         """Position of the last observation, shape (D,)."""
         return self.positions[-1]
 
-    def prior(self, position: np.ndarray) -> tuple[float, np.ndarray]:
-        """Energy and gradient of the prior mean; the last position is remembered."""
-        if self._cache is None or not np.array_equal(self._cache[0], position):
-            self._cache = (position.copy(), self._mean.energy_gradient(position))
+    def prior(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Energies (k,) and gradients (k, D) of the cheap surfaces; the last position is remembered."""
+        while self._cache is None or not np.array_equal(self._cache[0], position):
+            try:
+                self._cache = (position.copy(), self._mean.energies_gradients(position))
+            except SurfaceFailed as failure:
+                self._drop(failure.number)
         return self._cache[1]
 
-    def prior_hessian(self, position: np.ndarray) -> np.ndarray:
-        """Hessian of the prior mean, exact or updated."""
-        return self._hessian.at(position, self.prior(position)[1])
+    def _prior_hessian(self, position: np.ndarray) -> np.ndarray:
+        """Hessian of the prior mean as weighted now, shape (D, D)."""
+        while True:
+            try:
+                return self._hessian.at(position, self.prior(position)[1], self.weights)
+            except SurfaceFailed as failure:
+                self._drop(failure.number)
+
+    def _drop(self, number: int) -> None:
+        """Go on without a surface that has no answer where the search is."""
+        del self._mean.potentials[number]
+        self._hessian.reset()
+        self._prior = [tuple(np.delete(values, number, axis=0) for values in pair) for pair in self._prior]
+        self._cache = None
+        if self.process is not None:
+            self.update()
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Of the cheap surfaces, shape (k,): equal parts before anything was observed."""
+        count = len(self._mean.potentials)
+        return np.full(count, 1.0 / max(count, 1)) if self.process is None else self.process.weights
+
+    def prior_gradient_hessian(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (D,) and Hessian (D, D) of the prior mean before anything was observed."""
+        hessian = self._prior_hessian(position)
+        return self.weights @ self.prior(position)[1], hessian
 
     def add(self, evaluation: Evaluation) -> None:
         """Take up an observation."""
@@ -74,7 +99,7 @@ class PriorModel:
             self._training,
             observations,
             method.length_scale,
-            0.0 if method.prior == "constant" else method.prior_weight_sigma,
+            method.prior_weight_sigma,
             method.energy_noise,
             method.gradient_noise,
             None if self.process is None else self.process.signal_variance,
@@ -82,9 +107,9 @@ class PriorModel:
 
     def gradient_hessian(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (shape (D,)) and Hessian (shape (D, D)) of the surrogate."""
-        prior = self.prior(position)
-        hessian = self.process.hessian(position, self.prior_hessian(position))
-        return self.process.energy_gradient(position, prior)[1], hessian
+        prior_hessian = self._prior_hessian(position)
+        hessian = self.process.hessian(position, prior_hessian)
+        return self.process.energy_gradient(position, self.prior(position))[1], hessian
 
     def predict(self, position: np.ndarray) -> Prediction:
         """What the surrogate says about a point, with its uncertainty."""
@@ -106,5 +131,6 @@ class PriorModel:
         return {
             "signal_variance": self.process.signal_variance,
             "length_scale": self.method.length_scale,
-            "prior_weight": self.process.weight,
+        } | {
+            f"weight_{name}": float(w) for name, w in zip(self._mean.names, self.process.weights, strict=True)
         }

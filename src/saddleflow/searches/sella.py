@@ -22,8 +22,8 @@ from saddleflow.evaluation import (
 )
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
-from saddleflow.searches.partitioned_rfo import internal_modes
 from saddleflow.settings import Sella
+from saddleflow.vibrations import internal_modes
 from saddleflow.xtb import XTB
 
 

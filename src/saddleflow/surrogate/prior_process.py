@@ -1,8 +1,9 @@
 """Gaussian process on top of a prior mean whose weight the data decide.
 
-energy(x) = offset + c m(x) + residual(x): m is the prior mean with weight c ~ N(1, sigma^2), the residual has
-a squared-exponential kernel on inverse distances.  Both are integrated out together: the weight is a linear
-feature of the covariance, the signal variance has a closed-form estimate under an inverse-gamma prior.
+energy(x) = offset + sum_j c_j m_j(x) + residual(x): the m_j are k cheap surfaces with weights
+c_j ~ N(1/k, sigma^2), the residual has a squared-exponential kernel on features of the distances.  All are
+integrated out together: the weights are linear features of the covariance, the signal variance has a
+closed-form estimate under an inverse-gamma prior.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class Observations:
         True energies, eV.
     gradients : ndarray, shape (n, D)
         True gradients, eV/Angstrom.
-    prior_energies : ndarray, shape (n,)
-        Of the prior mean, eV.
-    prior_gradients : ndarray, shape (n, D)
-        Of the prior mean, eV/Angstrom.
+    prior_energies : ndarray, shape (n, k)
+        Of the k cheap surfaces, eV.
+    prior_gradients : ndarray, shape (n, k, D)
+        Of the cheap surfaces, eV/Angstrom.
     """
 
     energies: np.ndarray
@@ -55,7 +56,7 @@ class PriorProcess:
     length_scale : float
         Of all pairs, 1/Angstrom: k = s2 exp(-|dphi|^2 / (2 l^2)).
     weight_sigma : float
-        Standard deviation of the prior mean's weight about 1; 0 drops the prior mean.
+        Standard deviation of the weight of each cheap surface about 1/k.
     energy_noise, gradient_noise : float
         Standard deviations, eV and eV/Angstrom.
     signal_variance : float or None
@@ -63,8 +64,8 @@ class PriorProcess:
 
     Attributes
     ----------
-    weight : float
-        Posterior weight of the prior mean.
+    weights : ndarray, shape (k,)
+        Posterior weights of the cheap surfaces.
     signal_variance : float
         s2 in eV^2.
     log_evidence : float
@@ -92,15 +93,19 @@ class PriorProcess:
         lengths = np.full(len(descriptor.type_labels), np.sqrt(2.0) * length_scale)
         unit, _ = covariance(training, Hyperparameters(1.0, lengths), 0.0)
         self.reference_energy = float(observations.energies[-1])
-        self._prior_reference = float(observations.prior_energies[-1])
+        self._prior_reference = observations.prior_energies[-1]
+        surfaces = observations.prior_energies.shape[1]
         relative = observations.energies - self.reference_energy
         feature = np.concatenate(
-            [observations.prior_energies - self._prior_reference, observations.prior_gradients.ravel()]
+            [
+                observations.prior_energies - self._prior_reference,
+                observations.prior_gradients.transpose(0, 2, 1).reshape(n * size, surfaces),
+            ]
         )
-        mean_weight = 1.0 if weight_sigma > 0 else 0.0
-        data = np.concatenate([relative, observations.gradients.ravel()]) - mean_weight * feature
+        mean_weights = np.full(surfaces, 1.0 / max(surfaces, 1))
+        data = np.concatenate([relative, observations.gradients.ravel()]) - feature @ mean_weights
         noise = np.concatenate([np.full(n, energy_noise**2), np.full(n * size, gradient_noise**2)])
-        linear = weight_sigma**2 * np.outer(feature, feature)
+        linear = weight_sigma**2 * (feature @ feature.T)
         s2 = signal_variance or SIGNAL_SCALE
         for _ in range(3):
             constant = CONSTANT_RATIO * s2 + CONSTANT_VARIANCE
@@ -118,7 +123,7 @@ class PriorProcess:
             s2 = previous  # what the factor was made with
         self.signal_variance = s2
         self.log_evidence = float(-0.5 * data @ alpha - np.log(factor.diagonal()).sum())
-        self.weight = mean_weight + weight_sigma**2 * float(feature @ alpha)
+        self.weights = mean_weights + weight_sigma**2 * (feature.T @ alpha)
         self._weight_sigma, self._feature, self._factor = weight_sigma, feature, factor
         self._constant = constant
         self._training_phi, self._jacobians = training.phi, training.jacobians
@@ -134,20 +139,23 @@ class PriorProcess:
         )
 
     def energy_gradient(
-        self, position: np.ndarray, prior: tuple[float, np.ndarray]
+        self, position: np.ndarray, prior: tuple[np.ndarray, np.ndarray]
     ) -> tuple[float, np.ndarray]:
-        """Mean energy (eV) and gradient (shape (D,)) where the prior mean says `prior` (energy, gradient)."""
+        """Mean energy (eV) and gradient (shape (D,)) where the cheap surfaces say `prior`.
+
+        `prior` is energies (shape (k,)) and gradients (shape (k, D)).
+        """
         energy, gradient = self.residual.energy_gradient(position)
-        energy += self.reference_energy + self.weight * (prior[0] - self._prior_reference)
-        return energy, gradient + self.weight * prior[1]
+        energy += self.reference_energy + float(self.weights @ (prior[0] - self._prior_reference))
+        return energy, gradient + self.weights @ prior[1]
 
     def hessian(self, position: np.ndarray, prior_hessian: np.ndarray) -> np.ndarray:
-        """Hessian of the mean, shape (D, D), eV/Angstrom^2."""
-        hessian = self.residual.hessian(position) + self.weight * prior_hessian
+        """Hessian of the mean, shape (D, D), eV/Angstrom^2, from that of the weighted cheap surfaces."""
+        hessian = self.residual.hessian(position) + prior_hessian
         return 0.5 * (hessian + hessian.T)
 
     def standard_deviations(
-        self, position: np.ndarray, prior: tuple[float, np.ndarray]
+        self, position: np.ndarray, prior: tuple[np.ndarray, np.ndarray]
     ) -> tuple[float, float]:
         """Standard deviation of the energy (eV) and root mean square one of the gradient (eV/Angstrom)."""
         descriptor, s2, w = self.residual.descriptor, self.signal_variance, self._kernel_weights
@@ -158,13 +166,13 @@ class PriorProcess:
         u = np.einsum("ipa,ip->ia", self._jacobians, d * w)
         u_here = (d * w) @ jacobian
         m = np.einsum("ipa,pb->iab", self._jacobians, jacobian * w[:, None], optimize=True)
-        here = np.concatenate([[prior[0] - self._prior_reference], prior[1]])
-        cross = self._weight_sigma**2 * np.outer(self._feature, here)
+        here = np.column_stack([prior[0] - self._prior_reference, prior[1]])
+        cross = self._weight_sigma**2 * (self._feature @ here)
         cross[:n, 0] += kse + self._constant
         cross[n:, 0] -= (kse[:, None] * u).ravel()
         cross[:n, 1:] += kse[:, None] * u_here
         cross[n:, 1:] += (kse[:, None, None] * (m - u[:, :, None] * u_here[:, None, :])).reshape(-1, size)
-        variance = (self._weight_sigma * here) ** 2
+        variance = self._weight_sigma**2 * (here**2).sum(axis=0)
         variance[0] += s2 + self._constant
         variance[1:] += s2 * np.einsum("pa,pa,p->a", jacobian, jacobian, w)
         explained = solve_triangular(self._factor, cross, lower=True, check_finite=False)

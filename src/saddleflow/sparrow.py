@@ -1,0 +1,133 @@
+"""Semiempirical methods through SCINE Sparrow: PM3, PM6, DFTB3 and others, a few milliseconds a gradient."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.units import Bohr, Hartree
+from scipy.spatial.distance import pdist
+
+from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError
+
+METHODS = ("PM3", "PM6", "DFTB3", "AM1", "RM1", "MNDO")
+TOO_CLOSE = 0.3
+"""Angstrom: nearer atoms are no molecule, and some methods would go on with nonsense."""
+
+
+def available() -> bool:
+    """Whether the package is installed."""
+    return find_spec("scine_sparrow") is not None
+
+
+class Sparrow:
+    """Energies and gradients of one semiempirical method for one molecule.
+
+    Parameters
+    ----------
+    numbers : ndarray, shape (N,)
+        Atomic numbers.
+    charge : int
+        Total charge.
+    multiplicity : int
+        2S + 1; above 1 the calculation is unrestricted.
+    method : str
+        One of `METHODS`.
+
+    Raises
+    ------
+    EngineUnavailable
+        When the package scine-sparrow is not installed.
+
+    References
+    ----------
+    Bosia et al., J. Chem. Phys. 158, 054118 (2023).
+    """
+
+    def __init__(self, numbers: np.ndarray, charge: int = 0, multiplicity: int = 1, method: str = "PM6"):
+        if not available():
+            raise EngineUnavailable(f"{method} needs the package scine-sparrow: pip install scine-sparrow")
+        # The second import registers Sparrow's methods with the first one's module manager.
+        import scine_sparrow  # noqa: F401
+        import scine_utilities as scine
+
+        self.method = method
+        self._scine = scine
+        self._elements = [getattr(scine.ElementType, chemical_symbols[number]) for number in numbers]
+        calculator = scine.core.ModuleManager.get_instance().get("calculator", method)
+        calculator.log = scine.core.Log.silent()
+        for key, value in {
+            "self_consistence_criterion": 1e-7,
+            "max_scf_iterations": 300,
+            "molecular_charge": int(charge),
+            "spin_multiplicity": int(multiplicity),
+            "spin_mode": "restricted" if multiplicity == 1 else "unrestricted",
+        }.items():
+            calculator.settings[key] = value
+        calculator.set_required_properties([scine.Property.Energy, scine.Property.Gradients])
+        self._calculator = calculator
+
+    def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Energy in eV and gradient in eV/Angstrom (shape (N, 3)) at `positions` (Angstrom).
+
+        The SCF starts anew, so that the answer does not depend on what was asked before.
+
+        Raises
+        ------
+        InputError
+            For an element without parameters, or an impossible charge and multiplicity.
+        GeometryError
+            For positions that are not finite, and coinciding atoms.
+        ScfError
+            When the SCF does not converge.
+        """
+        self._set_structure(positions)
+        return self._calculated()
+
+    def gradients(self, points: list[np.ndarray]) -> np.ndarray:
+        """Gradients in eV/Angstrom at neighbouring `points` (each of shape (N, 3)), shape (points, N, 3).
+
+        Each SCF starts from the one before.  Errors as :meth:`energy_gradient`.
+        """
+        found = []
+        for number, point in enumerate(points):
+            if number == 0:
+                self._set_structure(point)
+            else:
+                self._calculator.positions = self._checked(point) / Bohr
+            found.append(self._calculated()[1])
+        return np.array(found)
+
+    def _set_structure(self, positions: np.ndarray) -> None:
+        """Put the molecule there and forget the last SCF."""
+        positions = self._checked(positions)
+        try:
+            self._calculator.structure = self._scine.AtomCollection(self._elements, positions / Bohr)
+        except RuntimeError as error:
+            raise InputError(f"{self.method} can't describe this molecule: {_line(error)}") from error
+
+    def _calculated(self) -> tuple[float, np.ndarray]:
+        try:
+            results = self._calculator.calculate()
+        except RuntimeError as error:
+            reason = _line(error)
+            if "parameter" in reason.lower() or "element" in reason.lower():
+                raise InputError(f"{self.method} can't describe this molecule: {reason}") from error
+            raise ScfError(f"{self.method}: {reason}") from error
+        energy, gradient = float(results.energy), np.array(results.gradients)
+        if not (np.isfinite(energy) and np.isfinite(gradient).all()):
+            raise ScfError(f"{self.method}: the result is not finite")
+        return energy * Hartree, gradient * (Hartree / Bohr)
+
+    def _checked(self, positions: np.ndarray) -> np.ndarray:
+        positions = np.asarray(positions, float)
+        if not np.isfinite(positions).all():
+            raise GeometryError(f"{self.method}: the geometry has numbers that are not finite")
+        if len(positions) > 1 and pdist(positions).min() < TOO_CLOSE:
+            raise GeometryError(f"{self.method}: two atoms are closer than {TOO_CLOSE} Angstrom")
+        return positions
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,40 @@
+"""Semiempirical methods of the prior mean through Sparrow."""
+
+import numpy as np
+import pytest
+
+from saddleflow.errors import GeometryError, InputError
+from saddleflow.sparrow import Sparrow, available
+
+pytestmark = pytest.mark.skipif(not available(), reason="scine-sparrow has no package for this machine")
+NUMBERS = np.array([6, 8, 1, 1])
+POSITIONS = np.array([[0.0, 0.0, 0.0], [1.25, 0.05, 0.0], [-0.6, 0.95, 0.0], [-0.6, -0.9, 0.1]])
+
+
+@pytest.mark.parametrize("method", ["PM3", "PM6", "DFTB3"])
+@pytest.mark.parametrize(("charge", "multiplicity"), [(0, 1), (1, 2)])
+def test_gradient_belongs_to_the_energy(method, charge, multiplicity):
+    surface = Sparrow(NUMBERS, charge, multiplicity, method)
+    gradient = surface.energy_gradient(POSITIONS)[1]
+    step = np.zeros_like(POSITIONS)
+    step[1, 0] = 1e-3
+    difference = surface.energy_gradient(POSITIONS + step)[0] - surface.energy_gradient(POSITIONS - step)[0]
+    # The tables of DFTB3 are interpolated: its gradients are a little off.
+    assert gradient[1, 0] == pytest.approx(difference / 2e-3, abs=0.03 if method == "DFTB3" else 2e-3)
+    assert gradient.sum(axis=0) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_the_answer_does_not_depend_on_what_was_asked_before():
+    fresh, used = Sparrow(NUMBERS, 0, 1, "PM6"), Sparrow(NUMBERS, 0, 1, "PM6")
+    used.gradients([POSITIONS * 1.3, POSITIONS * 0.9])
+    assert used.energy_gradient(POSITIONS)[0] == fresh.energy_gradient(POSITIONS)[0]
+    assert np.array_equal(used.energy_gradient(POSITIONS)[1], fresh.energy_gradient(POSITIONS)[1])
+
+
+def test_says_what_it_cannot_do():
+    with pytest.raises(InputError, match="DFTB3 can't describe this molecule"):
+        Sparrow(np.array([92, 1]), 0, 1, "DFTB3").energy_gradient(np.array([[0.0, 0, 0], [2.0, 0, 0]]))
+    with pytest.raises(GeometryError, match="closer"):
+        Sparrow(NUMBERS, 0, 1, "PM6").energy_gradient(np.zeros((4, 3)))
+    with pytest.raises(GeometryError, match="not finite"):
+        Sparrow(NUMBERS, 0, 1, "PM6").energy_gradient(np.full((4, 3), np.nan))
