@@ -17,6 +17,7 @@ class Purpose(StrEnum):
 
     SEARCH = "search"
     ROTATION = "rotation"
+    STATE = "state"
     VERIFICATION = "verification"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from saddleflow.analysis.export import write_saddle
 from saddleflow.engines.ase_calculator import AseEngine
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
+from saddleflow.engines.state_watch import StateChanged, StateWatch
 from saddleflow.errors import GeometryError, InputError, RunFileError, ScfError
 from saddleflow.evaluation import (
     Engine,
@@ -141,18 +143,30 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
     """
     trace: list[TracePoint] = []
     direction = np.zeros_like(reaction.positions)
+    watch = StateWatch(ledger)
 
     def evaluate(positions, purpose=Purpose.SEARCH, prediction=None):
         guard_dissociation(positions, reaction.positions)
-        return ledger.evaluate(positions, purpose, prediction)
+        return watch.evaluate(positions, purpose, prediction)
 
     def stopped(outcome: Outcome, message: str) -> SearchResult:
-        return interrupted(outcome, message, ledger.evaluations, trace, direction)
+        return interrupted(outcome, message, ledger.evaluations, trace, direction, watch.first)
 
     try:
         if method.uses_direction:
             direction = start_direction(reaction, method.start)
-        result = SEARCHES[method.algorithm](evaluate, reaction, method, direction, trace)
+        here, how = reaction, method
+        while True:
+            try:
+                result = SEARCHES[method.algorithm](evaluate, here, how, direction, trace)
+                break
+            except StateChanged as change:
+                # No surrogate may mix two states: the search begins again where the lower one was found.
+                here = replace(reaction, positions=change.evaluation.positions)
+                how = without_preparation(method)
+                direction = trace[-1].mode if trace else direction
+                trace.clear()
+                watch.begin(change.evaluation)
     except SearchStopped as stop:
         result = stopped(stop.outcome, stop.message)
     except ScfError as error:
@@ -166,7 +180,7 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
         method_name=name,
         method=method.model_dump(mode="json"),
         engine=engine,
-        provenance=ledger.engine.provenance(),
+        provenance=ledger.engine.provenance() | ({"states": watch.records} if watch.records else {}),
         evaluations=list(ledger.evaluations),
         result=result,
         seed=method.start.seed,
@@ -177,6 +191,14 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
         versions=versions(),
         created=now(),
     )
+
+
+def without_preparation(method: Method) -> Method:
+    """The same search from where it is: the guess is neither displaced nor relaxed once more."""
+    changes: dict = {"start": method.start.model_copy(update={"displacement": 0.0})}
+    if hasattr(method, "relaxation_distance"):
+        changes["relaxation_distance"] = 0.0
+    return method.model_copy(update=changes)
 
 
 def _checked(result: SearchResult, evaluations: list[Evaluation], method: Method) -> SearchResult:

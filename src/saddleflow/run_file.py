@@ -73,6 +73,11 @@ class RunFile:
         return self.evaluations[index] if 0 <= index < len(self.evaluations) else None
 
     @property
+    def first_on_state(self) -> int:
+        """Index of the first evaluation on the electronic state of the answer; see engines/state_watch."""
+        return max((record.get("first", 0) for record in self.provenance.get("states", [])), default=0)
+
+    @property
     def converged(self) -> bool:
         """True if the search says so; see :func:`validate_run_file` for whether the stored forces agree."""
         return self.result.outcome is Outcome.CONVERGED

@@ -190,7 +190,9 @@ def _same_state(ledger: Ledger, run: RunFile) -> Evaluation:
     if point.energy - answer.energy <= SAME_STATE:
         return point
     path = [
-        e.positions for e in run.evaluations[: answer.index] if e.purpose is Purpose.SEARCH and not e.error
+        e.positions
+        for e in run.evaluations[run.first_on_state : answer.index]
+        if e.purpose in (Purpose.SEARCH, Purpose.STATE) and not e.error
     ]
     ledger.engine.restore(b"")
     for index in np.unique(np.linspace(0, len(path) - 1, min(WAYPOINTS, len(path))).astype(int)):

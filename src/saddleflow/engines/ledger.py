@@ -50,6 +50,9 @@ class Ledger:
         Wait for another process that writes the same journal instead of raising.
     """
 
+    FRESH = -1
+    """In place of an evaluation's index: start from no orbitals at all."""
+
     def __init__(
         self,
         engine: Engine,
@@ -70,6 +73,7 @@ class Ledger:
         )
         self._replay = len(self._journal.stored) if self._journal else 0
         self._engine_is_current = self._replay == 0
+        self._states: dict[int, bytes] = {}
         self._on_evaluation = on_evaluation
         self._returned = time.perf_counter()
 
@@ -104,8 +108,17 @@ class Ledger:
         positions: np.ndarray,
         purpose: Purpose = Purpose.SEARCH,
         prediction: Prediction | None = None,
+        orbitals: int | None = None,
     ) -> Evaluation:
         """Energy and forces at `positions`; see :class:`saddleflow.evaluation.Evaluate`.
+
+        Parameters
+        ----------
+        positions, purpose, prediction
+            As there.
+        orbitals : int or None
+            Start from those of this evaluation, one of the last two that have any, or from none (FRESH);
+            None: of the last.
 
         Raises
         ------
@@ -127,8 +140,8 @@ class Ledger:
             self._replay = index
         if index >= self.max_calls:
             raise SearchStopped(Outcome.MAX_CALLS, f"the budget of {self.max_calls} calls is used up")
-        if not self._engine_is_current:
-            state = self._journal.state_before(index)
+        if not self._engine_is_current or orbitals is not None:
+            state = self._state(index, orbitals)
             if state is not None:
                 self.engine.restore(state)
             self._engine_is_current = True
@@ -160,9 +173,20 @@ class Ledger:
         )
         if self._journal:
             self._journal.append(evaluation, state)
+        elif state is not None:
+            self._states = dict([*self._states.items(), (index, state)][-2:])
         if self._on_evaluation:
             self._on_evaluation(evaluation)
         return self._finish(evaluation)
+
+    def _state(self, index: int, orbitals: int | None) -> bytes | None:
+        """Engine state that evaluation `index` has to start from; None: as the engine stands."""
+        if orbitals == self.FRESH:
+            return b""
+        before = index if orbitals is None else orbitals + 1
+        if self._journal:
+            return self._journal.state_before(before)
+        return next((self._states[i] for i in sorted(self._states, reverse=True) if i < before), None)
 
     def _finish(self, evaluation: Evaluation) -> Evaluation:
         self.evaluations.append(evaluation)

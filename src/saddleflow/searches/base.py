@@ -49,7 +49,12 @@ def guard_dissociation(positions: np.ndarray, start: np.ndarray) -> None:
 
 
 def interrupted(
-    outcome: Outcome, message: str, evaluations: list[Evaluation], trace: list[TracePoint], mode: np.ndarray
+    outcome: Outcome,
+    message: str,
+    evaluations: list[Evaluation],
+    trace: list[TracePoint],
+    mode: np.ndarray,
+    first: int = 0,
 ) -> SearchResult:
     """Answer of a search that was stopped: the translated point with the smallest force.
 
@@ -63,11 +68,13 @@ def interrupted(
         States of the translated points.
     mode : ndarray, shape (N, 3)
         Start direction, for a search that has no trace yet.
+    first : int
+        Evaluations before this one are on another electronic state.
     """
     usable = [point for point in trace if not evaluations[point.evaluation].error]
     if usable:
         best = min(usable, key=lambda point: evaluations[point.evaluation].max_atom_force)
         return SearchResult(outcome, message, best.evaluation, best.mode, best.curvature, tuple(trace))
-    answered = [e for e in evaluations if not e.error]
+    answered = [e for e in evaluations[first:] if not e.error]
     index = min(answered, key=lambda e: e.max_atom_force).index if answered else -1
     return SearchResult(outcome, message, index, mode, float("nan"), tuple(trace))
