@@ -26,6 +26,7 @@ from saddleflow.evaluation import (
     SearchStopped,
     TracePoint,
 )
+from saddleflow.going_on import departure, proof_at
 from saddleflow.provenance import machine, now, versions
 from saddleflow.reaction import Reaction, check_reaction
 from saddleflow.run_file import RunFile, read_run_file, write_run_file
@@ -152,14 +153,12 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
     def stopped(outcome: Outcome, message: str) -> SearchResult:
         return interrupted(outcome, message, ledger.evaluations, trace, direction, watch.first)
 
-    try:
-        if method.uses_direction:
-            direction = start_direction(reaction, method.start)
-        here, how = reaction, method
+    def searched(here: Reaction, how: Method) -> SearchResult:
+        nonlocal direction
         while True:
             try:
                 result = SEARCHES[method.algorithm](evaluate, here, how, direction, trace)
-                break
+                return _checked(result, ledger.evaluations, method)
             except StateChanged as change:
                 # No surrogate may mix two states: the search begins again where the lower one was found.
                 here = replace(reaction, positions=change.evaluation.positions)
@@ -167,13 +166,32 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
                 direction = trace[-1].mode if trace else direction
                 trace.clear()
                 watch.begin(change.evaluation)
+
+    try:
+        if method.uses_direction:
+            direction = start_direction(reaction, method.start)
+        result = searched(reaction, method)
+        for _ in range(method.go_on):
+            if (way := _way_on(ledger, reaction, result)) is None:
+                break
+            before, (positions, direction) = result, way
+            # A stationary point of the wrong kind is still more than a search that went on and got lost,
+            # unless its electronic state turned out to be the wrong one.
+            try:
+                result = searched(replace(reaction, positions=positions), without_preparation(method))
+            except (SearchStopped, ScfError, GeometryError):
+                if before.evaluation < watch.first:
+                    raise
+                break
+            if result.outcome is not Outcome.CONVERGED and before.evaluation >= watch.first:
+                result = before
+                break
     except SearchStopped as stop:
         result = stopped(stop.outcome, stop.message)
     except ScfError as error:
         result = stopped(Outcome.SCF_FAILED, str(error))
     except GeometryError as error:
         result = stopped(Outcome.GEOMETRY_FAILED, str(error))
-    result = _checked(result, ledger.evaluations, method)
     surrogate_seconds = ledger.surrogate_seconds
     return RunFile(
         reaction=reaction,
@@ -191,6 +209,17 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
         versions=versions(),
         created=now(),
     )
+
+
+def _way_on(ledger: Ledger, reaction: Reaction, result: SearchResult) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where to search on from a converged point that is proved to be no first-order saddle."""
+    if result.outcome is not Outcome.CONVERGED:
+        return None
+    proof = proof_at(ledger, reaction, result)
+    if proof is None or proof.index == 1:
+        return None
+    position = ledger.evaluations[result.evaluation].positions
+    return departure(proof, position, reaction.positions, result.mode)
 
 
 def without_preparation(method: Method) -> Method:

@@ -64,6 +64,8 @@ class IndexProof:
         Of `mode`: the Ritz value itself.
     mode : ndarray, shape (N, 3)
         Lowest normal mode within the measured space, Cartesian unit vector.
+    second : ndarray, shape (N, 3), or None
+        Second one; None where only one direction was measured.
     fraction : float
         Part of the model's stiffness that the floor took for granted at the end.
     reason : str
@@ -78,6 +80,7 @@ class IndexProof:
     mode: np.ndarray
     fraction: float
     reason: str = ""
+    second: np.ndarray | None = None
 
 
 def prove_index(
@@ -200,16 +203,18 @@ def prove_index(
     bounds = np.full((2, 2), np.nan)
     for i in range(min(2, count)):
         bounds[i] = _cm1(below[i]), _cm1(upper[i] + doubt[i])
-    mode = cartesian @ ritz[:, 0]
+    modes = cartesian @ ritz[:, :2]
+    modes /= np.linalg.norm(modes, axis=0)
     return IndexProof(
         index=None if reason else negative,
         products=count,
         evaluations=evaluations,
         bounds_cm1=bounds,
         frequency_cm1=_cm1(upper[0]),
-        mode=(mode / np.linalg.norm(mode)).reshape(positions.shape),
+        mode=modes[:, 0].reshape(positions.shape),
         fraction=fraction,
         reason=reason,
+        second=modes[:, 1].reshape(positions.shape) if count > 1 else None,
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from saddleflow.engines.ledger import Ledger
+from saddleflow.engines.ledger import REPLAY_TOLERANCE, Ledger
 from saddleflow.errors import SaddleflowError
 from saddleflow.evaluation import Evaluation, Purpose
 from saddleflow.lowest_curvature import lowest_mode_by_products
+from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile
-from saddleflow.saddle_index import FEWEST_PRODUCTS, prove_index
+from saddleflow.saddle_index import FEWEST_PRODUCTS, IndexProof, prove_index
 from saddleflow.searches.start_direction import lowest_mode
 from saddleflow.settings import Verification
 from saddleflow.verification_file import Status, VerificationRecord
@@ -125,22 +127,22 @@ def judged_by_index(
     ledger: Ledger, run: RunFile, settings: Verification, record: VerificationRecord, point: Evaluation
 ) -> tuple[VerificationRecord, str]:
     """Count the negative modes by a few products; with why they do not decide, or an empty text."""
-    symbols, positions, step = run.reaction.symbols, point.positions, settings.displacement
+    symbols, positions = run.reaction.symbols, point.positions
     basis = mass_weighted_internal_basis(positions, symbols)
-    model = _model_hessian(run, positions)
-    if model is None or not basis.shape[1]:
-        return record, "there is no model Hessian" if model is None else "an atom has no modes"
-    first = len(ledger.evaluations)
+    # What the search measured at its answer need not be measured again.
+    stored = [e for e in run.evaluations if e.purpose is Purpose.VERIFICATION and not e.error]
 
-    def change(displacement: np.ndarray) -> np.ndarray:
-        displaced = positions + displacement.reshape(positions.shape)
+    def change(displaced: np.ndarray) -> np.ndarray:
+        for evaluation in stored:
+            if np.abs(evaluation.positions - displaced).max() < REPLAY_TOLERANCE:
+                return evaluation.gradient - run.answer.gradient
         return ledger.evaluate(displaced, Purpose.VERIFICATION).gradient - point.gradient
 
-    # The full Hessian takes two evaluations a direction; more than half of that is better spent on it.
-    most = max(min(INDEX_EVALUATIONS, basis.shape[1]), 2 * FEWEST_PRODUCTS)
-    proof = prove_index(change, positions, symbols, model, most, step, settings.zero_frequency_cm1)
-    if proof.index is None:
-        return record, proof.reason
+    first = len(ledger.evaluations)
+    model = _model_hessian(run, positions)
+    proof, undecided = proof_by_products(change, run.reaction, positions, model, settings)
+    if undecided:
+        return record, undecided
     jump = _energy_jump(ledger.evaluations[first:], point)
     if jump > _largest_jump(settings):
         return record, f"the electronic state changed within the products (energies by {jump:.4f} eV)"
@@ -163,6 +165,45 @@ def judged_by_index(
         return replace(record, status=Status.PASSED, reason=proved), ""
     count = f"{proof.index} imaginary modes" if proof.index else "no imaginary mode"
     return replace(record, status=Status.FAILED, reason=f"{count} ({proved})"), ""
+
+
+def proof_by_products(
+    change: Callable[[np.ndarray], np.ndarray],
+    reaction: Reaction,
+    positions: np.ndarray,
+    model: np.ndarray | None,
+    settings: Verification,
+) -> tuple[IndexProof | None, str]:
+    """Number of negative modes at a stationary point, or why it is not decided.
+
+    Parameters
+    ----------
+    change : callable
+        Gradient (3N,) in eV/Angstrom at displaced positions (N, 3), minus the one at `positions`.
+    reaction : Reaction
+        Elements, charge and multiplicity.
+    positions : ndarray, shape (N, 3)
+        Angstrom.
+    model : ndarray, shape (3N, 3N), or None
+        Cheap Hessian, eV/Angstrom^2.
+    settings : settings.Verification
+        Displacement and what counts as zero.
+    """
+    modes = mass_weighted_internal_basis(positions, reaction.symbols).shape[1]
+    if model is None or not modes:
+        return None, "there is no model Hessian" if model is None else "an atom has no modes"
+    # The full Hessian takes two evaluations a direction; more than half of that is better spent on it.
+    most = max(min(INDEX_EVALUATIONS, modes), 2 * FEWEST_PRODUCTS)
+    proof = prove_index(
+        lambda displacement: change(positions + displacement.reshape(positions.shape)),
+        positions,
+        reaction.symbols,
+        model,
+        most,
+        settings.displacement,
+        settings.zero_frequency_cm1,
+    )
+    return proof, proof.reason
 
 
 def judged_by_curvature(
@@ -196,10 +237,12 @@ def judged_by_curvature(
 
 
 def _model_hessian(run: RunFile, positions: np.ndarray) -> np.ndarray | None:
-    """Cheap Hessian that only steers where curvature is measured: the search's own, else xTB's, else none."""
-    if run.result.hessian is not None:
-        return run.result.hessian
+    return run.result.hessian if run.result.hessian is not None else model_hessian(run.reaction, positions)
+
+
+def model_hessian(reaction: Reaction, positions: np.ndarray) -> np.ndarray | None:
+    """Hessian of GFN2-xTB, which only steers where curvature is measured; None where xTB has none."""
     try:
-        return XTB(run.reaction.numbers, run.reaction.charge, run.reaction.multiplicity).hessian(positions)
+        return XTB(reaction.numbers, reaction.charge, reaction.multiplicity).hessian(positions)
     except SaddleflowError:
         return None

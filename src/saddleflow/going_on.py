@@ -1,0 +1,78 @@
+"""From a stationary point that is no first-order saddle on to one: a proof by a few calls says where."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saddleflow.engines.ledger import Ledger
+from saddleflow.errors import GeometryError, ScfError
+from saddleflow.evaluation import Purpose, SearchResult, SearchStopped
+from saddleflow.reaction import Reaction
+from saddleflow.saddle_index import IndexProof
+from saddleflow.settings import Verification
+from saddleflow.verification_levels import model_hessian, proof_by_products
+
+# Largest motion of an atom by which a search leaves such a point, Angstrom: up along the softest mode of a
+# minimum, or down along the second negative one.
+DEPARTURE = {0: 0.3, 2: 0.15}
+
+
+def proof_at(ledger: Ledger, reaction: Reaction, result: SearchResult) -> IndexProof | None:
+    """Number of negative modes where a search has converged, by calls of purpose ``verification``.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Of the search.
+    reaction : Reaction
+        Elements, charge and multiplicity.
+    result : SearchResult
+        Converged.
+
+    Returns
+    -------
+    IndexProof or None
+        None where it is not decided: the budget ended, no model Hessian, a mode too soft.
+    """
+    answer = ledger.evaluations[result.evaluation]
+
+    def change(displaced: np.ndarray) -> np.ndarray:
+        return ledger.evaluate(displaced, Purpose.VERIFICATION).gradient - answer.gradient
+
+    model = result.hessian if result.hessian is not None else model_hessian(reaction, answer.positions)
+    try:
+        proof, undecided = proof_by_products(change, reaction, answer.positions, model, Verification())
+    except (SearchStopped, ScfError, GeometryError):
+        return None
+    return None if undecided else proof
+
+
+def departure(
+    proof: IndexProof, position: np.ndarray, start: np.ndarray, mode: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where to search on, and along which direction.
+
+    Parameters
+    ----------
+    proof : IndexProof
+        Of a point that is no first-order saddle.
+    position, start : ndarray, shape (N, 3)
+        That point, and where the search began, Angstrom.
+    mode : ndarray, shape (N, 3)
+        The search's own mode, which tells the reaction coordinate of two negative modes.
+
+    Returns
+    -------
+    (ndarray, ndarray) or None
+        Positions and unit vector, both (N, 3); None for an index that leaves no choice.
+    """
+    if proof.index not in DEPARTURE or (proof.index == 2 and proof.second is None):
+        return None
+    climb, leave = proof.mode, proof.mode
+    if proof.index == 2:
+        lowest_is_reactive = abs((proof.mode * mode).sum()) >= abs((proof.second * mode).sum())
+        climb, leave = (proof.mode, proof.second) if lowest_is_reactive else (proof.second, proof.mode)
+    # Out of a minimum the search goes back to where it came from; from a ridge either side will do.
+    sign = 1.0 if (leave * (start - position)).sum() >= 0.0 else -1.0
+    step = sign * DEPARTURE[proof.index] / np.sqrt((leave**2).sum(axis=1)).max()
+    return position + step * leave, climb

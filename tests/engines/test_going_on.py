@@ -1,0 +1,107 @@
+"""A search that converged on no first-order saddle goes on from there, and its proof is not made twice."""
+
+import ase
+import numpy as np
+import pytest
+from ase.optimize import BFGS
+from tblite.ase import TBLite
+
+from saddleflow.engines.catalogue import create_engine
+from saddleflow.engines.ledger import Ledger
+from saddleflow.evaluation import Outcome, Purpose
+from saddleflow.going_on import departure
+from saddleflow.reaction import Reaction
+from saddleflow.run import carry_out
+from saddleflow.run_file import write_run_file
+from saddleflow.saddle_index import IndexProof
+from saddleflow.settings import Engine, GPDimer, OTGPDimer, Verification
+from saddleflow.verification import Status, verify
+
+# A Walden inversion in which this search first converges with two imaginary modes.
+ONE_HEAVY = Reaction(
+    "one_heavy",
+    ("C", "H", "H", "H", "H", "H"),
+    np.array(
+        [[0, 0, 0], [0, 0, 1.3], [0, 0, -1.3], [1.08, 0, 0], [-0.54, 0.94, 0], [-0.54, -0.94, 0]], float
+    ),
+    charge=-1,
+)
+AMMONIA = ase.Atoms("NH3", [[0, 0, 0.11], [0, 0.94, -0.26], [0.814, -0.47, -0.26], [-0.814, -0.47, -0.26]])
+XTB = Engine(program="xtb")
+
+
+def searched(reaction, method, journal=None):
+    ledger = Ledger(create_engine(XTB, reaction), journal, {"a": 1}, method.max_calls)
+    try:
+        return carry_out(ledger, reaction, method.algorithm, method, XTB.model_dump(mode="json"))
+    finally:
+        ledger.close()
+
+
+def proved(run, folder, level="index"):
+    write_run_file(folder / "run.h5", run)
+    return verify(folder / "run.h5", Verification(level=level), folder / "v.h5", None)
+
+
+def test_from_two_imaginary_modes_on_to_one(tmp_path):
+    there = proved(searched(ONE_HEAVY, OTGPDimer()), tmp_path)
+    assert (there.status, there.imaginary_modes) == (Status.FAILED, 2)
+    run = searched(ONE_HEAVY, OTGPDimer(go_on=2))
+    assert run.result.outcome is Outcome.CONVERGED
+    record = proved(run, tmp_path)
+    assert (record.status, record.imaginary_modes) == (Status.PASSED, 1)
+    assert record.calls == 1, "the search's own proof is taken up: only the point itself is measured again"
+    assert proved(run, tmp_path, "hessian").imaginary_modes == 1
+
+
+def test_an_interrupted_search_goes_on_the_same_way(tmp_path):
+    whole = searched(ONE_HEAVY, OTGPDimer(go_on=1))
+    changed = [i for i, e in enumerate(whole.evaluations) if e.purpose is Purpose.VERIFICATION]
+    for stop in (changed[1], changed[-1] + 2):
+        journal = tmp_path / f"{stop}.jsonl"
+        searched(ONE_HEAVY, OTGPDimer(go_on=1, max_calls=stop), journal)
+        again = searched(ONE_HEAVY, OTGPDimer(go_on=1), journal)
+        assert [e.energy for e in again.evaluations] == [e.energy for e in whole.evaluations]
+        assert again.result.evaluation == whole.result.evaluation
+
+
+def test_from_a_minimum_uphill_along_the_soft_mode(tmp_path):
+    atoms = AMMONIA.copy()
+    atoms.calc = TBLite(accuracy=0.1, verbosity=0)
+    assert BFGS(atoms, logfile=None).run(fmax=0.005, steps=100)
+    minimum = Reaction("ammonia", tuple(atoms.get_chemical_symbols()), atoms.get_positions())
+    at_rest = searched(minimum, GPDimer())
+    assert at_rest.result.message == "the start is stationary already"
+    run = searched(minimum, GPDimer(go_on=2))
+    record = proved(run, tmp_path, "hessian")
+    assert (record.status, record.imaginary_modes) == (Status.PASSED, 1)
+    bonds = run.answer.positions[1:] - run.answer.positions[0]
+    assert abs(np.linalg.det(bonds)) < 0.05, "planar: the inversion"
+
+
+def test_where_going_on_leads_nowhere_the_point_is_kept(tmp_path):
+    first = searched(ONE_HEAVY, OTGPDimer())
+    # The proof and two further calls are all that the budget allows.
+    run = searched(ONE_HEAVY, OTGPDimer(go_on=1, max_calls=len(first.evaluations) + 6))
+    assert run.result.outcome is Outcome.CONVERGED
+    assert run.answer.energy == first.answer.energy
+    assert len(run.evaluations) == len(first.evaluations) + 6
+    assert proved(run, tmp_path).imaginary_modes == 2
+
+
+def proof(index, mode, second):
+    return IndexProof(index, 4, 4, np.zeros((2, 2)), -500.0, mode, 0.3, "", second)
+
+
+def test_the_way_on_leaves_by_the_mode_that_is_not_the_reaction():
+    along, across = np.zeros((2, 3, 3))
+    along[0, 0] = across[1, 1] = 1.0
+    position = np.zeros((3, 3))
+    for mode, second in ((along, across), (across, along)):
+        there, climb = departure(proof(2, mode, second), position, position + 0.5 * across, 0.9 * along)
+        assert np.abs(climb).argmax() == np.abs(along).argmax()
+        assert there[1, 1] == pytest.approx(0.15) and not there[0].any(), "towards where it came from"
+    there, climb = departure(proof(0, along, across), position, position - along, across)
+    assert there[0, 0] == pytest.approx(-0.3) and (climb == along).all()
+    assert departure(proof(3, along, across), position, position, along) is None
+    assert departure(proof(2, along, None), position, position, along) is None
