@@ -35,9 +35,12 @@ def proof_at(ledger: Ledger, reaction: Reaction, result: SearchResult) -> IndexP
         None where it is not decided: the budget ended, no model Hessian, a mode too soft.
     """
     answer = ledger.evaluations[result.evaluation]
+    # The last call may have been another one at the same point, from other orbitals.
+    orbitals = [answer.index]
 
     def change(displaced: np.ndarray) -> np.ndarray:
-        return ledger.evaluate(displaced, Purpose.VERIFICATION).gradient - answer.gradient
+        start = orbitals.pop() if orbitals else None
+        return ledger.evaluate(displaced, Purpose.VERIFICATION, None, start).gradient - answer.gradient
 
     model = result.hessian if result.hessian is not None else model_hessian(reaction, answer.positions)
     try:

@@ -172,11 +172,17 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
             direction = start_direction(reaction, method.start)
         result = searched(reaction, method)
         for _ in range(method.go_on):
-            if (way := _way_on(ledger, reaction, result)) is None:
+            if result.outcome is not Outcome.CONVERGED:
                 break
-            before, (positions, direction) = result, way
-            # A stationary point of the wrong kind is still more than a search that went on and got lost,
-            # unless its electronic state turned out to be the wrong one.
+            before = result
+            if (lower := watch.lower_state(result.evaluation)) is not None:
+                positions, direction = lower.positions, result.mode
+                trace.clear()
+                watch.begin(lower)
+            elif (way := _way_on(ledger, reaction, result)) is not None:
+                positions, direction = way
+            else:
+                break
             try:
                 result = searched(replace(reaction, positions=positions), without_preparation(method))
             except (SearchStopped, ScfError, GeometryError):
@@ -213,8 +219,6 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
 
 def _way_on(ledger: Ledger, reaction: Reaction, result: SearchResult) -> tuple[np.ndarray, np.ndarray] | None:
     """Where to search on from a converged point that is proved to be no first-order saddle."""
-    if result.outcome is not Outcome.CONVERGED:
-        return None
     proof = proof_at(ledger, reaction, result)
     if proof is None or proof.index == 1:
         return None

@@ -99,8 +99,8 @@ class Method(Section):
     max_calls: Annotated[int, Field(ge=1)] = 300
     """Budget of engine calls, rotations and failed calls included."""
     go_on: Annotated[int, Field(ge=0)] = 0
-    """Prove the number of negative modes where the search converges (some 6 calls of purpose verification,
-    which the verification then need not make), and search on so often from a point where it is not one."""
+    """Look for a lower electronic state and prove the number of negative modes where the search converges
+    (some 7 calls; the verification need not make the proof again), and search on from there so often."""
     energy_limit: Annotated[float, Field(gt=0)] = 10.0
     """Stop when a translated point lies so far above the start, eV (plain dimer; GP searches back off)."""
 

@@ -23,8 +23,9 @@ class TwoStates(Transfer):
     the lower one by themselves.
     """
 
-    def __init__(self, falls=(), jumps=(), ladder=(1, 0)):
+    def __init__(self, falls=(), jumps=(), ladder=(1, 0), slope=SLOPE):
         super().__init__()
+        self.slope = slope
         self.falls, self.jumps, self.ladder, self.state, self.calls = falls, jumps, list(ladder), b"", 0
 
     def evaluate(self, positions):
@@ -38,8 +39,8 @@ class TwoStates(Transfer):
         self.calls += 1
         low = super().evaluate(positions)
         tilt = np.zeros_like(low.forces)
-        tilt[0, 0] = -SLOPE
-        energy = low.energy + state * (GAP + SLOPE * (positions[0, 0] - self.saddle[0, 0]))
+        tilt[0, 0] = -self.slope
+        energy = low.energy + state * (GAP + self.slope * (positions[0, 0] - self.saddle[0, 0]))
         self.state = str(state).encode()
         return EngineResult(energy, low.forces + state * tilt, None, 0.75, self.state, notes)
 
@@ -117,6 +118,18 @@ def test_without_a_jump_nothing_is_spent():
     run = searched(TwoStates(ladder=(0,)))
     assert "states" not in run.provenance
     assert all(e.purpose is not Purpose.STATE for e in run.evaluations)
+
+
+def test_a_state_that_was_followed_without_a_jump_is_left_at_the_end():
+    higher = searched(TwoStates(slope=0.0))
+    assert higher.result.outcome is Outcome.CONVERGED and "states" not in higher.provenance
+    run = searched(TwoStates(slope=0.0), method=Dimer(start={"direction": "file"}, go_on=1))
+    assert run.result.outcome is Outcome.CONVERGED
+    (record,) = run.provenance["states"]
+    assert record["result"] == EXCLUDED and run.first_on_state == record["first"]
+    low = Transfer().evaluate(run.answer.positions)
+    assert run.answer.energy == pytest.approx(low.energy)
+    assert run.answer.max_atom_force < 0.01
 
 
 class Rough(TwoStates):

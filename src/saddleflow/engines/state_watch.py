@@ -102,10 +102,33 @@ class StateWatch:
         self._points.append(evaluation)
         return evaluation
 
+    def lower_state(self, index: int) -> Evaluation | None:
+        """Same geometry on a lower state, if the SCF starts find one (one call); the others are excluded.
+
+        Symmetry can keep orbitals on a state that has ceased to be the lowest, without any jump.
+        """
+        here = self.ledger.evaluations[index]
+        if not self._has_starts():
+            return None
+        try:
+            fresh = self.ledger.evaluate(here.positions, Purpose.STATE, None, Ledger.FRESH)
+        except ScfError:
+            return None
+        lower_by = here.energy - fresh.energy
+        if lower_by <= SAME_STATE:
+            return None
+        record = {"evaluation": index, "lower_by": lower_by, "result": EXCLUDED, "first": fresh.index}
+        self.records.append(record)
+        return fresh
+
+    def _has_starts(self) -> bool:
+        """Whether the engine can look for other states."""
+        return any("scf_starts" in evaluation.notes for evaluation in self.ledger.evaluations[:1])
+
     def _starts_again(self) -> bool:
-        """Whether the engine can look for other states, and it is still worth it."""
+        """Whether it can, and it is still worth it."""
         alarms = sum(record.get("result") == NOTHING for record in self.records)
-        return alarms < FALSE_ALARMS and any("scf_starts" in e.notes for e in self.ledger.evaluations[:1])
+        return alarms < FALSE_ALARMS and self._has_starts()
 
     def _nearest(self, positions: np.ndarray) -> Evaluation:
         return min(self._points, key=lambda point: float(np.linalg.norm(point.positions - positions)))
