@@ -7,6 +7,7 @@ STRUCTURES holds xyz files with name= in the comment line; docs/comparison.md de
 fills FOLDER with links to a seeded random sample.  `compare` puts each method beside the program that it
 follows and says whether median calls agree within 15 %, success within 3 %, and agreed saddles by 90 %;
 `saddleflow compare` has the statistics.
+A search that has begun and not ended counts as failed, so let running ones end first.
 """
 
 import argparse

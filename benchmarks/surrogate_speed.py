@@ -4,8 +4,9 @@
 
 A random hydrocarbon-like molecule with oxygen is displaced at random on an analytic pair surface.  `fit` is
 one objective with its gradient on all observations (gp-dimer), `fit10` the same on the farthest-point subset
-of ten (ot-gp-dimer), `condition` the factorisation for predictions, `gradient` one prediction of an inner
-step, `sigma` one uncertainty.  Exponents are those of seconds ~ evaluations^a atoms^b by least squares.
+of ten (ot-gp-dimer), `condition` the factorisation for predictions, `border` its extension by the newest
+observation where hyperparameters stay (fit_every), `gradient` one prediction of an inner step, `sigma` one
+uncertainty.  Exponents are those of seconds ~ evaluations^a atoms^b by least squares.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from saddleflow.surrogate.inverse_distances import InverseDistances
 from saddleflow.surrogate.kernel import Hyperparameters, TrainingFeatures
 from saddleflow.surrogate.transport import TransportDistance, farthest_points
 
-STEPS = ("fit", "fit10", "condition", "gradient", "sigma")
+STEPS = ("fit", "fit10", "condition", "border", "gradient", "sigma")
 
 
 def molecule(atoms: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -72,14 +73,18 @@ def measure(atoms: int, evaluations: int) -> dict[str, float]:
         posterior = Posterior(*data, scales, constant, 1e-5, 28.0, barrier)
         return lambda: posterior.evaluate(hyperparameters.logarithms - 0.1).gradient()
 
-    def condition():
-        return GaussianProcess(training, energies, gradients, hyperparameters, constant, 1e-5)
+    def condition(previous=None):
+        return GaussianProcess(training, energies, gradients, hyperparameters, constant, 1e-5, previous)
 
+    known = slice(evaluations - 1)
+    before = training.subset(list(range(evaluations - 1)))
+    shorter = GaussianProcess(before, energies[known], gradients[known], hyperparameters, constant, 1e-5)
     process, x = condition(), observed[-1] + 0.01
     actions = (
         objective(list(range(evaluations)), None),
         objective(chosen, SignalBarrier()),
         condition,
+        lambda: condition(shorter),
         lambda: process.gradient(x),
         lambda: process.standard_deviations(x),
     )
