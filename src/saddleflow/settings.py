@@ -337,7 +337,7 @@ AnyMethod = Annotated[
 class Verification(Section):
     """How a converged point is proved to be a first-order saddle."""
 
-    level: Literal["none", "curvature", "index", "auto", "hessian"] = "hessian"
+    level: Literal["none", "curvature", "index", "auto", "hessian"] = "auto"
     """none | curvature (lowest mode only) | index (number of imaginary modes by a handful of evaluations, the
     full Hessian where they don't decide) | auto (analytic Hessian where the engine has one, else index) |
     hessian (the full one)."""

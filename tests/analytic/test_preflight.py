@@ -81,7 +81,7 @@ def test_a_right_configuration_becomes_inputs(config):
     method = json.loads((results / "inputs/methods/gp-dimer.json").read_text())
     assert (method["name"], method["method"]["algorithm"]) == ("gp-dimer", "gp-dimer")
     assert method["engine"]["program"] == "xtb"
-    assert json.loads((results / "inputs/verification.json").read_text())["level"] == "hessian"
+    assert json.loads((results / "inputs/verification.json").read_text())["level"] == "auto"
     assert load_settings(results / "inputs/settings.yaml") == load_settings(config)
 
 

@@ -83,7 +83,7 @@ def stored(folder, reaction, options, uphill=1, **changes):
 
 def verified(folder, settings=None, engine=None):
     """Verify run.h5 in `folder`; the file that was written says what was returned, the journal is gone."""
-    settings = settings or Verification()
+    settings = settings or Verification(level="hessian")
     record = verify(folder / "run.h5", settings, folder / "v.h5", folder / "v.jsonl", engine)
     again = read_verification(folder / "v.h5")
     assert (again.status, again.reason, again.calls) == (record.status, record.reason, record.calls)
@@ -174,7 +174,7 @@ def test_two_negative_modes_or_none_fail(tmp_path):
 
 def test_small_imaginary_frequencies_can_be_ignored(tmp_path):
     stored(tmp_path, LINEAR_WATER, XTB, uphill=2)
-    assert verified(tmp_path, Verification(zero_frequency_cm1=5000.0)).imaginary_modes == 0
+    assert verified(tmp_path, Verification(level="hessian", zero_frequency_cm1=5000.0)).imaginary_modes == 0
 
 
 @pytest.mark.parametrize(("reaction", "uphill", "status"), [(HCN, 1, "passed"), (WATER, 0, "failed")])
@@ -302,7 +302,7 @@ def test_a_crash_fails_the_job_and_the_next_one_goes_on_from_there(tmp_path):
     with pytest.raises(EngineCrashed):
         verify(
             tmp_path / "run.h5",
-            Verification(),
+            Verification(level="hessian"),
             tmp_path / "v.h5",
             tmp_path / "v.jsonl",
             Faulty(HCN, 4, EngineCrashed("gone")),
