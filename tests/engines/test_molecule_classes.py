@@ -92,7 +92,8 @@ def test_every_search_ends_in_an_outcome_and_every_level_of_proof_in_a_verdict(r
         pytest.importorskip("sella")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=RuntimeWarning, module="saddleflow")
-        path, answer = run(reaction, algorithm, folder)
+        # Pulled apart, carbon monoxide has no xTB solution, and each failure takes a prior seconds.
+        path, answer = run(reaction, algorithm, folder, 3 if reaction is TILTED else CALLS)
     assert 0 < len(answer.evaluations) <= CALLS
     assert answer.result.outcome is Outcome.CONVERGED or answer.result.message
     verdicts = {}
