@@ -316,3 +316,26 @@ def test_every_method_of_the_mixture_that_can_be_had_has_a_weight():
     weights = {key for key in result.trace[-1].hyperparameters if key.startswith("weight_")}
     expected = {"GFN1-xTB"} | ({"PM3", "PM6", "DFTB3"} if sparrow.available() else set())
     assert weights == {f"weight_{name}" for name in expected}
+
+
+def test_goes_back_to_the_ridge_once_where_it_is_lost():
+    """A walk whose modes are no longer clearly negative returns to the calmest point where one was."""
+    method = PriorGPDimer()
+    ledger, trace = Ledger(Truth(FORMALDEHYDE), None, {}, 60), []
+    direction = start_direction(FORMALDEHYDE, method.start)
+    walk = prior_gp_dimer._Walk(ledger.evaluate, FORMALDEHYDE, method, direction, trace)
+    walk._first()
+    walk.model.update()
+    walk._watch_ridge()
+    assert [index for index, _ in walk.ridge] == [0]
+    # The walk is put into the minimum of formaldehyde, where all modes are positive.
+    minimum = np.array([[0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [-0.58, 0.94, 0.0], [-0.58, -0.94, 0.0]])
+    for shift in (0.0, 0.01, 0.02):
+        assert not walk.returned
+        walk.model.add(ledger.evaluate(minimum + shift * np.eye(4, 3)))
+        walk.base = len(walk.model.evaluations) - 1
+        walk.model.update()
+        walk._watch_ridge()
+    assert walk.returned
+    assert walk.base == 0
+    assert walk.radius < method.trust_radius

@@ -39,6 +39,8 @@ CLEARLY_NEGATIVE = -0.3
 """eV/Angstrom^2: the lowest mode is climbed below this, the one climbed before above it."""
 SOFT = 1.0
 """eV/Angstrom^2: no stiffer mode is climbed for its likeness to the one before."""
+LOST = 3
+"""Evaluations in turn without a clearly negative mode after which the search goes back to the ridge."""
 CONVEX_STEP = 0.1
 """Angstrom: step of the fastest atom uphill where no mode is negative."""
 
@@ -93,7 +95,11 @@ class _Walk:
         self.reactive = direction.ravel() / np.linalg.norm(direction)
         self.radius = method.trust_radius
         self.guess = reaction.positions.ravel() + method.start.displacement * self.reactive
+        self.max_radius = method.max_trust_radius
         self.base = 0
+        self.ridge: list[tuple[int, np.ndarray]] = []
+        self.lost = 0
+        self.returned = False
 
     def run(self) -> SearchResult | None:
         """Walk until the forces vanish; None when patience or solvable geometries are used up."""
@@ -102,6 +108,7 @@ class _Walk:
             if len(self.model.evaluations) >= self.method.patience:
                 return None
             self.model.update()
+            self._watch_ridge()
             try:
                 latest = self._next(self._phase(self.base))
             except (ScfError, GeometryError):
@@ -121,6 +128,24 @@ class _Walk:
         modes = internal_modes(self.model.prior_gradient_hessian(self.model.latest)[1], self.model.latest)
         self._record(evaluation, modes, 0, {})
         return evaluation
+
+    def _watch_ridge(self) -> None:
+        """Go back, once and with shorter steps, where the walk has lost the ridge that it was on."""
+        model = self.model
+        position = model.positions[self.base]
+        gradient, hessian = model.gradient_hessian(position)
+        modes = internal_modes(Distances(self.numbers, position).strain_free(gradient, hessian), position)
+        if modes.values[0] < CLEARLY_NEGATIVE:
+            self.lost = 0
+            self.ridge.append((self.base, modes.vectors[:, 0]))
+            return
+        self.lost += 1
+        if self.lost >= LOST and self.ridge and not self.returned:
+            self.base, self.reactive = min(
+                self.ridge, key=lambda point: model.evaluations[point[0]].max_atom_force
+            )
+            self.returned = True
+            self.radius, self.max_radius = 0.5 * self.method.trust_radius, self.method.trust_radius
 
     def _relaxed(self, guess: np.ndarray) -> np.ndarray:
         """Guess after the stiff modes of the prior surface have relaxed."""
@@ -213,7 +238,7 @@ class _Walk:
         error = largest_motion((prediction.forces - evaluation.forces).ravel())
         ratio = error / max(force, SMALL_FORCE)
         if ratio < GOOD:
-            self.radius = min(1.5 * self.radius, self.method.max_trust_radius)
+            self.radius = min(1.5 * self.radius, self.max_radius)
         elif ratio > BAD:
             self.radius = max(0.6 * self.radius, self.method.min_trust_radius)
         model.add(evaluation)
