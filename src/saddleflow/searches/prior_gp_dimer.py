@@ -72,13 +72,16 @@ def search(
     result = _Walk(evaluate, reaction, method, direction, trace).run()
     if result is not None:
         return result
-    # Where the prior leads astray the published search, which knows nothing of it, starts from the guess.
+    # Where the prior leads astray the published search, which knows nothing of it, starts from the guess:
+    # in its most robust form, since it is the last resort.
     published = GPDimer(
         convergence=method.convergence,
         start=method.start,
         max_calls=method.max_calls,
         internal_mode=True,
         fit_subset=30,
+        refuse_repeated_points=True,
+        refuse_rising_rotations=True,
     )
     return gp_dimer.search(evaluate, reaction, published, direction, trace)
 
