@@ -291,8 +291,10 @@ class PriorGPDimer(Method):
     """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
     """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
-    patience: Annotated[int, Field(ge=1)] = 30
-    """Calls after which the published GP-dimer takes over from the guess."""
+    careful_trust_radius: Annotated[float, Field(gt=0)] = 0.15
+    """First trust radius, half the largest one, of the second walk, from the bare guess, Angstrom."""
+    patience: Annotated[int, Field(ge=1)] = 20
+    """Calls of the first walk at most, and of the second; then the published GP-dimer takes over."""
 
 
 class Sella(Method):

@@ -1,5 +1,7 @@
 """Search on top of an xTB prior: its surrogate by differences, its searches with another xTB as the truth."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -269,7 +271,8 @@ def test_the_published_search_takes_over_when_patience_is_used_up():
     result, ledger = run(FORMALDEHYDE, PriorGPDimer(patience=2))
     assert result.outcome is Outcome.CONVERGED
     assert "rotation" in ledger.calls
-    assert np.array_equal(ledger.evaluations[2].positions, FORMALDEHYDE.positions)
+    # Two calls of each walk; the second one and the published search start at the bare guess.
+    assert np.array_equal(ledger.evaluations[4].positions, FORMALDEHYDE.positions)
 
 
 def test_a_constant_prior_needs_no_xtb():
@@ -318,24 +321,33 @@ def test_every_method_of_the_mixture_that_can_be_had_has_a_weight():
     assert weights == {f"weight_{name}" for name in expected}
 
 
-def test_goes_back_to_the_ridge_once_where_it_is_lost():
-    """A walk whose modes are no longer clearly negative returns to the calmest point where one was."""
+def test_a_walk_that_fell_off_the_ridge_is_known_as_lost():
+    """Three evaluations around the minimum of formaldehyde, where all modes are positive."""
     method = PriorGPDimer()
     ledger, trace = Ledger(Truth(FORMALDEHYDE), None, {}, 60), []
     direction = start_direction(FORMALDEHYDE, method.start)
     walk = prior_gp_dimer._Walk(ledger.evaluate, FORMALDEHYDE, method, direction, trace)
     walk._first()
     walk.model.update()
-    walk._watch_ridge()
-    assert [index for index, _ in walk.ridge] == [0]
-    # The walk is put into the minimum of formaldehyde, where all modes are positive.
-    minimum = np.array([[0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [-0.58, 0.94, 0.0], [-0.58, -0.94, 0.0]])
+    assert not walk._lost()
+    minimum = np.array([[0.0, 0.0, 0.0], [1.25, 0.0, 0.0], [-0.58, 0.94, 0.0], [-0.58, -0.94, 0.0]])
+    lost = []
     for shift in (0.0, 0.01, 0.02):
-        assert not walk.returned
         walk.model.add(ledger.evaluate(minimum + shift * np.eye(4, 3)))
         walk.base = len(walk.model.evaluations) - 1
         walk.model.update()
-        walk._watch_ridge()
-    assert walk.returned
-    assert walk.base == 0
-    assert walk.radius < method.trust_radius
+        lost.append(walk._lost())
+    assert lost == [False, False, True]
+
+
+def test_a_lost_walk_is_followed_by_a_careful_one_from_the_bare_guess(monkeypatch):
+    monkeypatch.setattr(prior_gp_dimer._Walk, "_lost", lambda walk: len(walk.model.evaluations) == 3)
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer())
+    assert result.outcome is Outcome.CONVERGED
+    assert np.array_equal(ledger.evaluations[3].positions, FORMALDEHYDE.positions)
+    assert "rotation" not in ledger.calls
+    steps = [
+        largest_displacement(after.positions, before.positions)
+        for before, after in itertools.pairwise(ledger.evaluations[3:])
+    ]
+    assert max(steps) < 0.31

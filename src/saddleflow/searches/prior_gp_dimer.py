@@ -4,7 +4,8 @@ One evaluation a phase.  Before the first one the strain of the guess relaxes on
 modes only.  Each phase walks on the surrogate, up its lowest mode and down all others, until the surrogate is
 stationary or an atom has moved by the trust radius; the radius follows the errors of the predictions.  Modes
 and steps are those of curvilinear coordinates (:mod:`saddleflow.curvilinear`): in Cartesian ones the lowest
-mode of a strained guess is often no reaction but a compressed bond that would turn aside.
+mode of a strained guess is often no reaction but a compressed bond that would turn aside.  A walk that loses
+the ridge or its patience is followed by a careful one, that by the published search, within one budget.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ CLEARLY_NEGATIVE = -0.3
 SOFT = 1.0
 """eV/Angstrom^2: no stiffer mode is climbed for its likeness to the one before."""
 LOST = 3
-"""Evaluations in turn without a clearly negative mode after which the search goes back to the ridge."""
+"""Evaluations in turn without a clearly negative mode after which a walk has lost the ridge it started on."""
+NEARLY_CONVERGED = 0.1
+"""eV/Angstrom: below this force a walk goes on, since the mode of a saddle can be soft."""
 CONVEX_STEP = 0.1
 """Angstrom: step of the fastest atom uphill where no mode is negative."""
 
@@ -69,7 +72,18 @@ def search(
     trace: list[TracePoint],
 ) -> SearchResult:
     """Search a first-order saddle; see :data:`saddleflow.searches.base.Search`."""
-    result = _Walk(evaluate, reaction, method, direction, trace).run()
+    result = _Walk(evaluate, reaction, method, direction, trace, leaves_when_lost=True).run()
+    if result is not None:
+        return result
+    # Most walks that get lost fell off the ridge while the strain relaxed.  The bare guess is still on it.
+    careful = method.model_copy(
+        update={
+            "trust_radius": method.careful_trust_radius,
+            "max_trust_radius": 2.0 * method.careful_trust_radius,
+            "relaxation_distance": 0.0,
+        }
+    )
+    result = _Walk(evaluate, reaction, careful, direction, trace).run()
     if result is not None:
         return result
     # Where the prior leads astray the published search, which knows nothing of it, starts from the guess:
@@ -82,6 +96,7 @@ def search(
         fit_subset=30,
         refuse_repeated_points=True,
         refuse_rising_rotations=True,
+        failure_retries=4,
     )
     return gp_dimer.search(evaluate, reaction, published, direction, trace)
 
@@ -89,7 +104,7 @@ def search(
 class _Walk:
     """State of one search."""
 
-    def __init__(self, evaluate, reaction, method, direction, trace):
+    def __init__(self, evaluate, reaction, method, direction, trace, leaves_when_lost=False):
         self.evaluate: Evaluate = evaluate
         self.method: PriorGPDimer = method
         self.numbers = reaction.numbers
@@ -98,11 +113,9 @@ class _Walk:
         self.reactive = direction.ravel() / np.linalg.norm(direction)
         self.radius = method.trust_radius
         self.guess = reaction.positions.ravel() + method.start.displacement * self.reactive
-        self.max_radius = method.max_trust_radius
         self.base = 0
-        self.ridge: list[tuple[int, np.ndarray]] = []
-        self.lost = 0
-        self.returned = False
+        self.off_ridge = 0
+        self.leaves_when_lost = leaves_when_lost
 
     def run(self) -> SearchResult | None:
         """Walk until the forces vanish; None when patience or solvable geometries are used up."""
@@ -111,7 +124,8 @@ class _Walk:
             if len(self.model.evaluations) >= self.method.patience:
                 return None
             self.model.update()
-            self._watch_ridge()
+            if self.leaves_when_lost and self._lost():
+                return None
             try:
                 latest = self._next(self._phase(self.base))
             except (ScfError, GeometryError):
@@ -132,23 +146,15 @@ class _Walk:
         self._record(evaluation, modes, 0, {})
         return evaluation
 
-    def _watch_ridge(self) -> None:
-        """Go back, once and with shorter steps, where the walk has lost the ridge that it was on."""
-        model = self.model
-        position = model.positions[self.base]
-        gradient, hessian = model.gradient_hessian(position)
-        modes = internal_modes(Distances(self.numbers, position).strain_free(gradient, hessian), position)
-        if modes.values[0] < CLEARLY_NEGATIVE:
-            self.lost = 0
-            self.ridge.append((self.base, modes.vectors[:, 0]))
-            return
-        self.lost += 1
-        if self.lost >= LOST and self.ridge and not self.returned:
-            self.base, self.reactive = min(
-                self.ridge, key=lambda point: model.evaluations[point[0]].max_atom_force
-            )
-            self.returned = True
-            self.radius, self.max_radius = 0.5 * self.method.trust_radius, self.method.trust_radius
+    def _lost(self) -> bool:
+        """Whether the walk has left the ridge: no clearly negative mode at `LOST` evaluations in turn."""
+        position = self.model.positions[self.base]
+        gradient, hessian = self.model.gradient_hessian(position)
+        distances = Distances(self.numbers, position)
+        modes = internal_modes(distances.strain_free(gradient, hessian), position)
+        self.off_ridge = 0 if modes.values[0] < CLEARLY_NEGATIVE else self.off_ridge + 1
+        near = self.model.evaluations[self.base].max_atom_force < NEARLY_CONVERGED
+        return self.off_ridge >= LOST and not near
 
     def _relaxed(self, guess: np.ndarray) -> np.ndarray:
         """Guess after the stiff modes of the prior surface have relaxed."""
@@ -241,7 +247,7 @@ class _Walk:
         error = largest_motion((prediction.forces - evaluation.forces).ravel())
         ratio = error / max(force, SMALL_FORCE)
         if ratio < GOOD:
-            self.radius = min(1.5 * self.radius, self.max_radius)
+            self.radius = min(1.5 * self.radius, self.method.max_trust_radius)
         elif ratio > BAD:
             self.radius = max(0.6 * self.radius, self.method.min_trust_radius)
         model.add(evaluation)
@@ -249,7 +255,7 @@ class _Walk:
             self.base = len(model.evaluations) - 1
             self.reactive = phase.mode
         notes = {
-            "base": base,
+            "base": model.evaluations[base].index,
             "inner_steps": phase.steps,
             "stationary": phase.stationary,
             "trust_radius": self.radius,
