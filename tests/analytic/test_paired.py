@@ -125,3 +125,9 @@ def test_holm_lies_between_no_correction_and_bonferroni_and_keeps_the_order(p):
 def test_one_value_has_no_interval_and_equal_ones_have_no_width():
     assert np.isnan(bootstrap_interval(np.array([1.0]), "mean")).all()
     assert bootstrap_interval(np.full(5, 2.0), "mean") == (2.0, 2.0)
+
+
+def test_one_reaction_that_only_one_method_solved_proves_nothing():
+    row = compare_pair(np.array([20.0]), np.array([np.inf]), BUDGET)
+    assert row["wilcoxon_p"] == row["mcnemar_p"] == 1.0
+    assert row["only_a"] == 1

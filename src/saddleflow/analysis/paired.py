@@ -97,7 +97,7 @@ def wilcoxon_p(ratios: np.ndarray, seed: int = 0) -> float:
     Returns
     -------
     float
-        1 where there is no difference at all.
+        1 where there is no difference at all, and for a single reaction, whose sign is a coin's.
     """
     ratios = np.asarray(ratios, float)
     finite = np.abs(ratios[np.isfinite(ratios)])
@@ -105,7 +105,7 @@ def wilcoxon_p(ratios: np.ndarray, seed: int = 0) -> float:
     ranked = np.where(np.isfinite(ratios), ratios, np.sign(ratios) * beyond)
     # Ratios that are equal as fractions (2/4 and 3/6) must tie; their logarithms differ by rounding.
     ranked = np.round(ranked, 12)
-    if not ranked.any():
+    if len(ranked) < 2 or not ranked.any():
         return 1.0
     method: str | stats.PermutationMethod = "asymptotic"
     if len(ranked) <= EXACT_UP_TO:
