@@ -82,3 +82,8 @@ class DownloadError(SaddleflowError):
     """A dataset could not be fetched; what arrived is kept and the next try goes on from there."""
 
     retry = "as-is"
+
+
+def one_line(error: Exception) -> str:
+    """Message of an error with its line breaks taken out."""
+    return " ".join(str(error).split())

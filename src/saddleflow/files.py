@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from saddleflow.errors import RunFileError
+from saddleflow.errors import RunFileError, one_line
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -136,5 +136,5 @@ def open_hdf5(path: str | Path, schema: str, remedy: str) -> Iterator[h5py.File]
         ArithmeticError,
         MemoryError,
     ) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RunFileError(f"{path}: truncated or damaged ({reason}); {remedy}") from error

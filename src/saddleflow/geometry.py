@@ -75,9 +75,14 @@ def aligned(positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return (positions - positions.mean(axis=0)) @ rotation + reference.mean(axis=0)
 
 
+def largest_motion(vector: np.ndarray) -> float:
+    """Largest length of an atom's part of a vector of shape (3N,) or (N, 3)."""
+    return float(np.sqrt((vector.reshape(-1, 3) ** 2).sum(axis=1)).max())
+
+
 def largest_displacement(positions: np.ndarray, reference: np.ndarray) -> float:
     """Largest motion of an atom between two structures after alignment, Angstrom."""
-    return float(np.sqrt(((aligned(positions, reference) - reference) ** 2).sum(axis=1)).max())
+    return largest_motion(aligned(positions, reference) - reference)
 
 
 def longest_gap(positions: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import GeometryError, ScfError
 from saddleflow.evaluation import Purpose, SearchResult, SearchStopped
+from saddleflow.geometry import largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.saddle_index import IndexProof
 from saddleflow.settings import Verification
@@ -42,7 +43,7 @@ def proof_at(ledger: Ledger, reaction: Reaction, result: SearchResult) -> IndexP
         start = orbitals.pop() if orbitals else None
         return ledger.evaluate(displaced, Purpose.VERIFICATION, None, start).gradient - answer.gradient
 
-    model = result.hessian if result.hessian is not None else model_hessian(reaction, answer.positions)
+    model = model_hessian(reaction, result, answer.positions)
     try:
         proof, undecided = proof_by_products(change, reaction, answer.positions, model, Verification())
     except (SearchStopped, ScfError, GeometryError):
@@ -77,5 +78,5 @@ def departure(
         climb, leave = (proof.mode, proof.second) if lowest_is_reactive else (proof.second, proof.mode)
     # Out of a minimum the search goes back to where it came from; from a ridge either side will do.
     sign = 1.0 if (leave * (start - position)).sum() >= 0.0 else -1.0
-    step = sign * DEPARTURE[proof.index] / np.sqrt((leave**2).sum(axis=1)).max()
+    step = sign * DEPARTURE[proof.index] / largest_motion(leave)
     return position + step * leave, climb

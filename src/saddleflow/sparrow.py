@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 from ase.units import Bohr, Hartree
 from scipy.spatial.distance import pdist
 
-from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError
+from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError, one_line
 
 METHODS = ("PM3", "PM6", "DFTB3", "AM1", "RM1", "MNDO")
 TOO_CLOSE = 0.3
@@ -105,13 +105,13 @@ class Sparrow:
         try:
             self._calculator.structure = self._scine.AtomCollection(self._elements, positions / Bohr)
         except RuntimeError as error:
-            raise InputError(f"{self.method} can't describe this molecule: {_line(error)}") from error
+            raise InputError(f"{self.method} can't describe this molecule: {one_line(error)}") from error
 
     def _calculated(self) -> tuple[float, np.ndarray]:
         try:
             results = self._calculator.calculate()
         except RuntimeError as error:
-            reason = _line(error)
+            reason = one_line(error)
             if "parameter" in reason.lower() or "element" in reason.lower():
                 raise InputError(f"{self.method} can't describe this molecule: {reason}") from error
             raise ScfError(f"{self.method}: {reason}") from error
@@ -127,7 +127,3 @@ class Sparrow:
         if len(positions) > 1 and pdist(positions).min() < TOO_CLOSE:
             raise GeometryError(f"{self.method}: two atoms are closer than {TOO_CLOSE} Angstrom")
         return positions
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
-from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError
+from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError, one_line
 from saddleflow.evaluation import Engine, Evaluation, Purpose
 from saddleflow.provenance import machine, now, versions
 from saddleflow.run_file import RunFile, force_measure, read_run_file
@@ -80,7 +80,7 @@ def verify(
     try:
         engine = engine or create_engine(EngineSettings.model_validate(run.engine), run.reaction)
     except (EngineUnavailable, InputError, ValidationError) as error:
-        record = replace(record, reason=f"the engine can't be used here: {_line(error)}")
+        record = replace(record, reason=f"the engine can't be used here: {one_line(error)}")
         write_verification(output, record)
         return record
     key = {
@@ -96,7 +96,7 @@ def verify(
         try:
             record = _judged_by_engine(ledger, run, settings, record)
         except (ScfError, GeometryError, InputError) as error:
-            record = replace(record, reason=f"{type(error).__name__}: {_line(error)}")
+            record = replace(record, reason=f"{type(error).__name__}: {one_line(error)}")
         record = replace(
             record,
             calls=len(ledger.evaluations),
@@ -198,7 +198,3 @@ def _same_state(ledger: Ledger, run: RunFile) -> Evaluation:
     for index in np.unique(np.linspace(0, len(path) - 1, min(WAYPOINTS, len(path))).astype(int)):
         ledger.evaluate(path[index], Purpose.VERIFICATION)
     return ledger.evaluate(answer.positions, Purpose.VERIFICATION)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -10,7 +10,7 @@ import numpy as np
 
 from saddleflow.engines.ledger import REPLAY_TOLERANCE, Ledger
 from saddleflow.errors import SaddleflowError
-from saddleflow.evaluation import Evaluation, Purpose
+from saddleflow.evaluation import Evaluation, Purpose, SearchResult
 from saddleflow.lowest_curvature import lowest_mode_by_products
 from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile
@@ -139,7 +139,7 @@ def judged_by_index(
         return ledger.evaluate(displaced, Purpose.VERIFICATION).gradient - point.gradient
 
     first = len(ledger.evaluations)
-    model = _model_hessian(run, positions)
+    model = model_hessian(run.reaction, run.result, positions)
     proof, undecided = proof_by_products(change, run.reaction, positions, model, settings)
     if undecided:
         return record, undecided
@@ -218,9 +218,8 @@ def judged_by_curvature(
     def product(direction: np.ndarray) -> np.ndarray:
         return (gradient(point.positions + step * direction.reshape(shape)) - point.gradient) / step
 
-    mode = lowest_mode_by_products(
-        product, run.result.mode, point.positions, CURVATURE_PRODUCTS, _model_hessian(run, point.positions)
-    )
+    model = model_hessian(run.reaction, run.result, point.positions)
+    mode = lowest_mode_by_products(product, run.result.mode, point.positions, CURVATURE_PRODUCTS, model)
     flat = mode.reshape(-1, 1)
     curvature = float(mode.ravel() @ difference_products(gradient, point.positions, flat, step)[:, 0])
     record = replace(
@@ -236,12 +235,25 @@ def judged_by_curvature(
     return replace(record, status=Status.FAILED, reason=reason)
 
 
-def _model_hessian(run: RunFile, positions: np.ndarray) -> np.ndarray | None:
-    return run.result.hessian if run.result.hessian is not None else model_hessian(run.reaction, positions)
+def model_hessian(reaction: Reaction, result: SearchResult, positions: np.ndarray) -> np.ndarray | None:
+    """Cheap Hessian that only steers where curvature is measured: the search's own, else GFN2-xTB's.
 
+    Parameters
+    ----------
+    reaction : Reaction
+        Elements, charge and multiplicity.
+    result : SearchResult
+        Of the search that converged there.
+    positions : ndarray, shape (N, 3)
+        Angstrom.
 
-def model_hessian(reaction: Reaction, positions: np.ndarray) -> np.ndarray | None:
-    """Hessian of GFN2-xTB, which only steers where curvature is measured; None where xTB has none."""
+    Returns
+    -------
+    ndarray, shape (3N, 3N), or None
+        eV/Angstrom^2; None where xTB has none either.
+    """
+    if result.hessian is not None:
+        return result.hessian
     try:
         return XTB(reaction.numbers, reaction.charge, reaction.multiplicity).hessian(positions)
     except SaddleflowError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from ase.units import Bohr, Hartree
 
-from saddleflow.errors import GeometryError, InputError, ScfError
+from saddleflow.errors import GeometryError, InputError, ScfError, one_line
 
 # Electronic temperature in Kelvin and SCF iterations of one attempt after the other.  Stretched bonds of a
 # guessed transition state can fail at 300 K, and smearing tames them.
@@ -73,9 +73,7 @@ class XTB:
         """
         return np.array(self._series(points)[1])
 
-    def hessian(
-        self, positions: np.ndarray, displacement: float = 0.005, one_sided: bool = False
-    ) -> np.ndarray:
+    def hessian(self, positions: np.ndarray, displacement: float = 0.005) -> np.ndarray:
         """Hessian by differences of gradients, shape (3N, 3N), eV/Angstrom^2, symmetric.
 
         Parameters
@@ -84,8 +82,6 @@ class XTB:
             Angstrom.
         displacement : float
             Step in Angstrom.
-        one_sided : bool
-            Forward differences: half the cost, an error of some 0.1 eV/Angstrom^2 in stiff bonds.
 
         Raises
         ------
@@ -94,17 +90,11 @@ class XTB:
         """
         positions = np.asarray(positions, float)
         steps = displacement * np.eye(positions.size).reshape(-1, *positions.shape)
-        points = [positions, *(positions + s for s in steps)]
-        if not one_sided:
-            points += [positions - s for s in steps]
+        points = [positions, *(positions + s for s in steps), *(positions - s for s in steps)]
         # All points of one Hessian share one electronic temperature: mixing two would fake curvature.
         _, gradients = self._series(points)
-        flat = np.reshape(gradients, (-1, positions.size))
-        plus = flat[1 : positions.size + 1]
-        minus, width = (
-            (flat[:1], displacement) if one_sided else (flat[positions.size + 1 :], 2 * displacement)
-        )
-        hessian = (plus - minus) / width
+        plus, minus = np.reshape(gradients[1:], (2, positions.size, positions.size))
+        hessian = (plus - minus) / (2 * displacement)
         return 0.5 * (hessian + hessian.T)
 
     def _series(self, points: list[np.ndarray]) -> tuple[list[float], list[np.ndarray]]:
@@ -122,8 +112,8 @@ class XTB:
                 )
             except (TBLiteRuntimeError, TBLiteValueError, RuntimeError) as error:
                 if "Too close" in str(error):
-                    raise GeometryError(f"{self.method}: {_line(error)}") from error
-                raise InputError(f"{self.method} can't describe this molecule: {_line(error)}") from error
+                    raise GeometryError(f"{self.method}: {one_line(error)}") from error
+                raise InputError(f"{self.method} can't describe this molecule: {one_line(error)}") from error
             for key, value in (
                 ("verbosity", 0),
                 ("accuracy", self.accuracy),
@@ -142,14 +132,10 @@ class XTB:
                     [result.get("gradient") * (Hartree / Bohr) for result in results],
                 )
             except (TBLiteRuntimeError, RuntimeError) as error:
-                reason = _line(error)
+                reason = one_line(error)
                 if "not compatible" in reason:
                     raise InputError(f"{self.method} can't describe this molecule: {reason}") from error
         raise ScfError(
             f"{self.method}: no SCF convergence, also not at an electronic temperature of "
             f"{ATTEMPTS[-1][0]:g} K ({reason})"
         )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

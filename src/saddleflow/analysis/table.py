@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from saddleflow.errors import RunFileError
+from saddleflow.errors import RunFileError, one_line
 from saddleflow.evaluation import Outcome, Purpose
 from saddleflow.files import write_atomically
 from saddleflow.reaction import Reaction
@@ -147,7 +147,7 @@ def _row(results: Path, reaction: str, method: str) -> dict:
     except (RunFileError, OSError) as error:
         return row | {
             "outcome": UNREADABLE,
-            "message": " ".join(str(error).split()),
+            "message": one_line(error),
             "verification_reason": "the run file can't be read",
         }
     if _outdated(results, run_path, run):

@@ -21,6 +21,7 @@ from saddleflow.evaluation import (
     SearchStopped,
     TracePoint,
 )
+from saddleflow.geometry import largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
@@ -217,19 +218,15 @@ def _translate(
     if state.inverse_curvature is None:
         return _capped(force, method.max_step, force_maximum=True)
     step = state.lbfgs.apply(force, state.inverse_curvature)
-    if _largest_motion(step) >= method.max_step or step @ force < 0:
+    if largest_motion(step) >= method.max_step or step @ force < 0:
         state.lbfgs.clear()
         step = state.inverse_curvature * force
     return _capped(step, method.max_step)
 
 
-def _largest_motion(step: np.ndarray) -> float:
-    return float(np.sqrt((step.reshape(-1, 3) ** 2).sum(axis=1)).max())
-
-
 def _capped(step: np.ndarray, limit: float, force_maximum: bool = False) -> np.ndarray:
     """Scale the whole step so that no atom moves further than `limit` (exactly so with `force_maximum`)."""
-    largest = _largest_motion(step)
+    largest = largest_motion(step)
     if largest == 0.0 or (largest <= limit and not force_maximum):
         return step
     return step * (limit / largest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import brentq
 
+from saddleflow.geometry import largest_motion
 from saddleflow.vibrations import Modes
 
 
@@ -67,8 +68,3 @@ def stiff_step(gradient: np.ndarray, modes: Modes, stiffness: float) -> np.ndarr
     stiff = modes.values > stiffness
     vectors = modes.vectors[:, stiff]
     return -vectors @ ((vectors.T @ gradient) / modes.values[stiff])
-
-
-def largest_motion(vector: np.ndarray) -> float:
-    """Largest length of an atom's part of a vector of shape (D,)."""
-    return float(np.sqrt((vector.reshape(-1, 3) ** 2).sum(axis=1)).max())

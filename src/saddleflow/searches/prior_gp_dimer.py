@@ -17,11 +17,11 @@ import numpy as np
 from saddleflow.curvilinear import Distances
 from saddleflow.errors import GeometryError, ScfError
 from saddleflow.evaluation import Evaluate, Evaluation, Outcome, Purpose, SearchResult, TracePoint
-from saddleflow.geometry import largest_displacement
+from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer
 from saddleflow.searches.base import is_converged
-from saddleflow.searches.partitioned_rfo import largest_motion, saddle_step, stiff_step
+from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.settings import GPDimer, PriorGPDimer
 from saddleflow.vibrations import Modes, internal_modes
@@ -150,11 +150,17 @@ class _Walk:
         """Whether the walk has left the ridge: no clearly negative mode at `LOST` evaluations in turn."""
         position = self.model.positions[self.base]
         gradient, hessian = self.model.gradient_hessian(position)
-        distances = Distances(self.numbers, position)
-        modes = internal_modes(distances.strain_free(gradient, hessian), position)
+        _, modes = self._curvilinear(position, gradient, hessian)
         self.off_ridge = 0 if modes.values[0] < CLEARLY_NEGATIVE else self.off_ridge + 1
         near = self.model.evaluations[self.base].max_atom_force < NEARLY_CONVERGED
         return self.off_ridge >= LOST and not near
+
+    def _curvilinear(
+        self, position: np.ndarray, gradient: np.ndarray, hessian: np.ndarray
+    ) -> tuple[Distances, Modes]:
+        """Distances at a position (shape (D,)) and the modes that they leave of a Hessian (shape (D, D))."""
+        distances = Distances(self.numbers, position)
+        return distances, internal_modes(distances.strain_free(gradient, hessian), position)
 
     def _relaxed(self, guess: np.ndarray) -> np.ndarray:
         """Guess after the stiff modes of the prior surface have relaxed."""
@@ -163,8 +169,7 @@ class _Walk:
         try:
             for _ in range(method.max_inner_steps):
                 gradient, hessian = model.prior_gradient_hessian(position)
-                distances = Distances(self.numbers, position)
-                modes = internal_modes(distances.strain_free(gradient, hessian), position)
+                distances, modes = self._curvilinear(position, gradient, hessian)
                 step = _capped(stiff_step(gradient, modes, method.relaxation_stiffness), method.max_atom_step)
                 new = distances.moved(step)
                 if _moved(new, guess) > method.relaxation_distance or largest_motion(step) < 0.005:
@@ -205,8 +210,7 @@ class _Walk:
                     raise
                 # No cheap surface there: half-way the truth has to be asked.
                 return replace(phase, position=0.5 * (start + position))
-            distances = Distances(self.numbers, position)
-            modes = internal_modes(distances.strain_free(gradient, hessian), position)
+            distances, modes = self._curvilinear(position, gradient, hessian)
             uphill = 0
             if modes.values[0] > CLEARLY_NEGATIVE:
                 soft = max(int((modes.values < SOFT).sum()), 1)

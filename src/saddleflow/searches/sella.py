@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from saddleflow.errors import GeometryError, InputError, SaddleflowError, ScfError
+from saddleflow.errors import GeometryError, InputError, SaddleflowError, ScfError, one_line
 from saddleflow.evaluation import (
     Evaluate,
     Evaluation,
@@ -82,7 +82,7 @@ def search(
         raise
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as error:
         # Coordinates that Sella can't keep up end a search; they are no fault of the machine.
-        text = " ".join(str(error).split()) or "no message"
+        text = one_line(error) or "no message"
         raise SearchStopped(Outcome.STALLED, f"Sella gave up: {type(error).__name__}: {text}") from error
     finally:
         np.random.set_state(before)  # noqa: NPY002

@@ -24,8 +24,6 @@ SMALLEST_SECANT = 1e-6
 """Angstrom: shorter steps tell nothing about the curvature."""
 SOFTEST = 1.0
 """eV/Angstrom^2 added to the metric of the secant update."""
-
-
 CUSP_FACTOR, CUSP_OFFSET = 3.0, -30.0
 """A lowest curvature (eV/Angstrom^2) below the median of all methods times the factor plus the offset is
 taken for a crossing of that method's states.  Large negative numbers alone say nothing: in strained guesses
@@ -66,7 +64,7 @@ class PriorMean:
     """Cheap surfaces whose weighted sum is the mean of the surrogate.
 
     Methods of different families err in different places: on 276 steps of stored searches GFN1-xTB left 0.301
-    of the force unexplained, the four of `MIXTURE` together 0.264.
+    of the force unexplained, the four of `MIXTURE`, chosen on the same steps, 0.264.
 
     Parameters
     ----------
@@ -182,8 +180,8 @@ class FollowedHessian:
     """Hessian of a prior mean, followed with gradients and made anew where an atom has moved far.
 
     A Hessian by differences costs 3N gradients, so between two of them it is carried along in terms of the
-    distances and corrected by the gradients.  In Cartesian coordinates that fails: on ten strained guesses
-    the lowest mode had lost a quarter of its overlap with the true one after 0.3 Angstrom, here 4 %.
+    distances and corrected by the gradients: on ten strained guesses the lowest mode 0.15 to 0.3 Angstrom
+    away had an overlap with the true one of at least 0.88 in 90 % of cases, with Cartesian updates of 0.39.
 
     Parameters
     ----------
