@@ -228,7 +228,9 @@ def _way_on(ledger: Ledger, reaction: Reaction, result: SearchResult) -> tuple[n
 
 def without_preparation(method: Method) -> Method:
     """The same search from where it is: the guess is neither displaced nor relaxed once more."""
-    changes: dict = {"start": method.start.model_copy(update={"displacement": 0.0})}
+    changes: dict = {
+        "start": method.start.model_copy(update={"displacement": 0.0, "random_displacement": 0.0})
+    }
     if hasattr(method, "relaxation_distance"):
         changes["relaxation_distance"] = 0.0
     return method.model_copy(update=changes)

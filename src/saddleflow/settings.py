@@ -67,13 +67,19 @@ class Convergence(Section):
 class Start(Section):
     """Where a search starts and along which direction."""
 
-    direction: Literal["xtb_softest_mode", "random", "file", "difference"] = "xtb_softest_mode"
-    """xtb_softest_mode: lowest mode of the GFN2-xTB Hessian; random: Gaussian with seed; file: a direction
-    given with the reaction; difference: product minus reactant."""
+    direction: Literal["xtb_softest_mode", "random", "random_lowest_coordination", "file", "difference"] = (
+        "xtb_softest_mode"
+    )
+    """xtb_softest_mode: lowest mode of the GFN2-xTB Hessian; random: Gaussian with seed;
+    random_lowest_coordination: Gaussian on the atoms around one of lowest coordination, as published for
+    gp-dimer and dimer; file: a direction given with the reaction; difference: product minus reactant."""
     displacement: Annotated[float, Field(ge=0)] = 0.0
     """Displace the guess along the direction by so much before the first evaluation, Angstrom."""
+    random_displacement: Annotated[float, Field(ge=0)] = 0.0
+    """Displace each coordinate of the guess by Gaussian numbers of this standard deviation, Angstrom, on the
+    atoms that a random direction moves (published for gp-dimer and dimer: 0.01)."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of direction random."""
+    """Seed of random directions and displacements."""
 
 
 class Method(Section):

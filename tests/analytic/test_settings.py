@@ -46,7 +46,7 @@ def test_four_keys_are_a_complete_configuration(tmp_path):
         ("convergence:\n  threshold: -0.1", 2, ["convergence.threshold", "greater than 0", "-0.1"]),
         ("convergence:\n  threshold: .inf", 2, ["convergence.threshold", "finite"]),
         ("engine: {memory_mb: lots}", 1, ["engine.memory_mb", "a whole number", "'lots'"]),
-        ("start: xtb", 1, ["start", "section", "direction, displacement, seed"]),
+        ("start: xtb", 1, ["start", "section", "direction, displacement, random_displacement, seed"]),
         ("start:\n", 1, ["start", "no value"]),
         ("methods: []", 1, ["methods", "is empty"]),
         ("methods: [2024-01-01]", 1, ["methods[0]", "text", "quotes"]),

@@ -13,7 +13,7 @@ import saddleflow.xtb
 from saddleflow.errors import GeometryError, InputError, ScfError
 from saddleflow.geometry import rigid_motion_basis
 from saddleflow.reaction import Reaction
-from saddleflow.searches.start_direction import lowest_mode, start_direction
+from saddleflow.searches.start_direction import lowest_mode, start_direction, start_positions
 from saddleflow.settings import Start
 from saddleflow.xtb import XTB
 
@@ -106,6 +106,41 @@ def test_random_direction_is_the_same_in_every_process():
     """The numbers are part of the contract: a seed in a paper must mean the same tomorrow."""
     direction = start_direction(Reaction("a", ("H",), BENT[:1]), Start(direction="random", seed=7))
     np.testing.assert_allclose(direction, [[-0.61745497, -0.53532806, -0.57634472]], atol=1e-8)
+
+
+# A chain of five atoms 3 Angstrom apart: the ends have one neighbour each.
+CHAIN = Reaction("chain", ("H",) * 5, np.outer(np.arange(5.0), [3.0, 0.0, 0.0]))
+
+
+def test_the_published_random_start_moves_an_atom_of_lowest_coordination_and_its_neighbours():
+    ends = set()
+    for seed in range(20):
+        start = Start(direction="random_lowest_coordination", random_displacement=0.01, seed=seed)
+        direction = start_direction(CHAIN, start)
+        assert np.linalg.norm(direction) == pytest.approx(1.0, abs=1e-12)
+        assert direction.tobytes() == start_direction(CHAIN, start).tobytes()
+        moving = tuple(np.flatnonzero(direction.any(axis=1)))
+        assert moving in {(0, 1), (3, 4)}
+        ends.add(moving)
+        moved = start_positions(CHAIN, start, direction) - CHAIN.positions
+        assert tuple(np.flatnonzero(moved.any(axis=1))) == moving
+        # Independent numbers: the displacement does not lie along the direction.
+        assert abs(np.sum(moved * direction)) < 0.999 * np.linalg.norm(moved)
+    assert len(ends) == 2
+
+
+def test_displacements_have_the_asked_size():
+    along = Start(direction="file", displacement=0.02)
+    direction = BENT / np.linalg.norm(BENT)
+    reaction = Reaction("a", ("H",) * 4, BENT)
+    np.testing.assert_allclose(
+        start_positions(reaction, along, direction) - BENT, 0.02 * direction, atol=1e-14
+    )
+    moved = [
+        start_positions(reaction, Start(random_displacement=0.01, seed=seed), direction) - BENT
+        for seed in range(200)
+    ]
+    assert np.std(moved) == pytest.approx(0.01, rel=0.1)
 
 
 def test_a_given_direction_is_taken_as_it_is():

@@ -25,6 +25,7 @@ from saddleflow.geometry import largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
+from saddleflow.searches.start_direction import start_positions
 from saddleflow.settings import Dimer
 
 FINITE_DIFFERENCE_STEP = 0.01
@@ -57,7 +58,7 @@ def search(
 ) -> SearchResult:
     """Search a first-order saddle with the improved dimer; see :data:`saddleflow.searches.base.Search`."""
     mode = direction.ravel() / np.linalg.norm(direction)
-    position = reaction.positions.ravel() + method.start.displacement * mode
+    position = start_positions(reaction, method.start, mode).ravel()
     rotation = _Rotation()
     translation = _Translation(LimitedMemoryBFGS(method.memory))
     midpoint = evaluate(position.reshape(-1, 3))

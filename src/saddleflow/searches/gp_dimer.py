@@ -25,6 +25,7 @@ from saddleflow.evaluation import (
 from saddleflow.geometry import project_out, rigid_motion_basis
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
+from saddleflow.searches.start_direction import start_positions
 from saddleflow.searches.surrogate_dimer import (
     RotationResult,
     Translator,
@@ -63,7 +64,7 @@ def search(
 ) -> SearchResult:
     """Search a first-order saddle with the GP-dimer; see :data:`saddleflow.searches.base.Search`."""
     mode = direction.ravel() / np.linalg.norm(direction)
-    start = Dimer(reaction.positions.ravel() + method.start.displacement * mode, mode)
+    start = Dimer(start_positions(reaction, method.start, mode).ravel(), mode)
     model = SurrogateModel(reaction, method)
     latest = evaluate(start.position.reshape(-1, 3))
     model.add(latest)

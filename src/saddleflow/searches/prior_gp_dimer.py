@@ -23,6 +23,7 @@ from saddleflow.searches import gp_dimer
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
+from saddleflow.searches.start_direction import start_positions
 from saddleflow.settings import GPDimer, PriorGPDimer
 from saddleflow.vibrations import Modes, internal_modes
 
@@ -112,7 +113,7 @@ class _Walk:
         self.model = PriorModel(reaction, method)
         self.reactive = direction.ravel() / np.linalg.norm(direction)
         self.radius = method.trust_radius
-        self.guess = reaction.positions.ravel() + method.start.displacement * self.reactive
+        self.guess = start_positions(reaction, method.start, self.reactive).ravel()
         self.base = 0
         self.off_ridge = 0
         self.leaves_when_lost = leaves_when_lost

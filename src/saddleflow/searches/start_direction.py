@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from saddleflow.errors import InputError, ScfError
-from saddleflow.geometry import project_out, rigid_motion_basis
+from saddleflow.geometry import distance_matrix, project_out, rigid_motion_basis
 from saddleflow.reaction import Reaction
 from saddleflow.settings import Start
 from saddleflow.xtb import XTB
@@ -16,6 +16,8 @@ from saddleflow.xtb import XTB
 DEGENERACY = 1e-3
 # Decimals kept of an xTB mode, so that another processor's rounding gives the same direction bit for bit.
 DECIMALS = 6
+# Angstrom: atoms this near are neighbours, and move together in the published random start.
+NEIGHBOUR_DISTANCE = 3.3
 
 
 def start_direction(reaction: Reaction, start: Start) -> np.ndarray:
@@ -35,7 +37,9 @@ def start_direction(reaction: Reaction, start: Start) -> np.ndarray:
     ndarray, shape (N, 3)
         ``xtb_softest_mode``: lowest eigenvector of the projected Cartesian GFN2-xTB Hessian at the guess;
         ``random``: Gaussian numbers; ``difference``: product minus reactant.  Rigid motion is projected out
-        of these three.  ``file``: the given direction, only normalised.
+        of these three.  ``random_lowest_coordination``: Gaussian numbers on one of the atoms with the fewest
+        neighbours and on all atoms near it, nothing projected out (arXiv 2505.12519).  ``file``: the given
+        direction, only normalised.
 
     Raises
     ------
@@ -50,12 +54,35 @@ def start_direction(reaction: Reaction, start: Start) -> np.ndarray:
         difference = _internal(_given(reaction, "difference", "difference"), reaction.positions)
         return _unit(difference, reaction, "product minus reactant without rigid motion")
     if start.direction == "random":
-        # The name is mixed in, so that one seed does not give all molecules of a set the same numbers.
-        entropy = (start.seed, zlib.crc32(reaction.name.encode()))
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
-        direction = generator.standard_normal(reaction.positions.shape)
+        direction = _generator(reaction, start).standard_normal(reaction.positions.shape)
         return _unit(_internal(direction, reaction.positions), reaction, "the random direction")
+    if start.direction == "random_lowest_coordination":
+        numbers = _generator(reaction, start, "direction").standard_normal(reaction.positions.shape)
+        direction = _loose_atoms(reaction, start) * numbers
+        return _unit(direction, reaction, "the random direction")
     return _softest_mode(reaction)
+
+
+def start_positions(reaction: Reaction, start: Start, direction: np.ndarray) -> np.ndarray:
+    """Where a search makes its first evaluation, shape (N, 3), Angstrom.
+
+    Parameters
+    ----------
+    reaction : Reaction
+        The guess.
+    start : settings.Start
+        Displacements.
+    direction : ndarray, shape (N, 3)
+        Unit vector of the search.
+    """
+    positions = reaction.positions + start.displacement * direction.reshape(-1, 3)
+    if start.random_displacement:
+        numbers = _generator(reaction, start, "displacement").standard_normal(positions.shape)
+        loose = start.direction == "random_lowest_coordination"
+        positions = positions + start.random_displacement * (
+            _loose_atoms(reaction, start) * numbers if loose else numbers
+        )
+    return positions
 
 
 def lowest_mode(hessian: np.ndarray, positions: np.ndarray) -> tuple[float, np.ndarray]:
@@ -91,6 +118,22 @@ def lowest_mode(hessian: np.ndarray, positions: np.ndarray) -> tuple[float, np.n
     mode = np.round(mode / np.linalg.norm(mode), DECIMALS) + 0.0  # no negative zeros
     first = np.flatnonzero(np.abs(mode) > np.abs(mode).max() - 1e-3)[0]
     return float(values[0]), (mode * np.sign(mode[first]) / np.linalg.norm(mode)).reshape(positions.shape)
+
+
+def _generator(reaction: Reaction, start: Start, *purpose: str) -> np.random.Generator:
+    """Random numbers that follow the seed and the name: one seed gives two molecules different ones."""
+    words = (zlib.crc32(word.encode()) for word in (reaction.name, *purpose))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence((start.seed, *words))))
+
+
+def _loose_atoms(reaction: Reaction, start: Start) -> np.ndarray:
+    """1 for one of the atoms with the fewest neighbours, drawn, and for these; else 0; shape (N, 1)."""
+    near = distance_matrix(reaction.positions) < NEIGHBOUR_DISTANCE
+    neighbours = near.sum(axis=1)
+    chosen = _generator(reaction, start, "atom").choice(np.flatnonzero(neighbours == neighbours.min()))
+    moving = near[chosen].astype(float)
+    moving[chosen] = 1.0
+    return moving[:, None]
 
 
 def _softest_mode(reaction: Reaction) -> np.ndarray:
