@@ -202,9 +202,10 @@ def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) 
 
     asking: dict[str, tuple[str, str]] = {}
     for name, method in methods.items():
-        if method.uses_direction and method.start.direction == "xtb_softest_mode":
+        direction = method.start.direction
+        if method.uses_direction and direction.startswith("xtb_"):
             advice = "write start.direction: random (or file, or difference)"
-            asking.setdefault("GFN2-xTB", ("start.direction: xtb_softest_mode", advice))
+            asking.setdefault("GFN2-xTB", (f"start.direction: {direction}", advice))
         if getattr(method, "initial_hessian", "") == "xtb":
             asking.setdefault("GFN2-xTB", (f"method {name}: initial_hessian: xtb", "choose another method"))
         prior = getattr(method, "prior", "")

@@ -67,10 +67,16 @@ class Convergence(Section):
 class Start(Section):
     """Where a search starts and along which direction."""
 
-    direction: Literal["xtb_softest_mode", "random", "random_lowest_coordination", "file", "difference"] = (
-        "xtb_softest_mode"
-    )
-    """xtb_softest_mode: lowest mode of the GFN2-xTB Hessian; random: Gaussian with seed;
+    direction: Literal[
+        "xtb_softest_mode",
+        "xtb_lowest_vibration",
+        "random",
+        "random_lowest_coordination",
+        "file",
+        "difference",
+    ] = "xtb_softest_mode"
+    """xtb_softest_mode: lowest mode of the GFN2-xTB Hessian; xtb_lowest_vibration: that with masses, as a
+    vibrational analysis gives it, rigid motion not projected out; random: Gaussian with seed;
     random_lowest_coordination: Gaussian on the atoms around one of lowest coordination, as published for
     gp-dimer and dimer; file: a direction given with the reaction; difference: product minus reactant."""
     displacement: Annotated[float, Field(ge=0)] = 0.0

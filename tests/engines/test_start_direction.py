@@ -69,6 +69,16 @@ def test_softest_mode_turns_with_the_molecule_and_repeats_bit_for_bit():
     assert abs(np.sum(turned * (direction @ rotation()))) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_lowest_vibration_agrees_with_ases_vibrational_analysis(tmp_path):
+    atoms = Atoms(HCN.symbols, HCN.positions)
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0, accuracy=0.01)
+    vibrations = Vibrations(atoms, delta=0.005, name=str(tmp_path / "vib"))
+    vibrations.run()
+    reference = vibrations.get_mode(0)
+    direction = start_direction(HCN, Start(direction="xtb_lowest_vibration"))
+    assert abs(np.sum(direction * reference)) / np.linalg.norm(reference) == pytest.approx(1.0, abs=1e-4)
+
+
 def test_charge_and_multiplicity_reach_xtb():
     neutral, cation = (
         start_direction(replace(HCN, charge=charge, multiplicity=1 + charge), Start()) for charge in (0, 1)

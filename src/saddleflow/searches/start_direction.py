@@ -10,6 +10,7 @@ from saddleflow.errors import InputError, ScfError
 from saddleflow.geometry import distance_matrix, project_out, rigid_motion_basis
 from saddleflow.reaction import Reaction
 from saddleflow.settings import Start
+from saddleflow.vibrations import root_masses
 from saddleflow.xtb import XTB
 
 # Modes closer than this (eV/Angstrom^2) count as degenerate: finite differences can't order them.
@@ -36,6 +37,7 @@ def start_direction(reaction: Reaction, start: Start) -> np.ndarray:
     -------
     ndarray, shape (N, 3)
         ``xtb_softest_mode``: lowest eigenvector of the projected Cartesian GFN2-xTB Hessian at the guess;
+        ``xtb_lowest_vibration``: :func:`lowest_vibration` of the same Hessian;
         ``random``: Gaussian numbers; ``difference``: product minus reactant.  Rigid motion is projected out
         of these three.  ``random_lowest_coordination``: Gaussian numbers on one of the atoms with the fewest
         neighbours and on all atoms near it, nothing projected out (arXiv 2505.12519).  ``file``: the given
@@ -60,7 +62,10 @@ def start_direction(reaction: Reaction, start: Start) -> np.ndarray:
         numbers = _generator(reaction, start, "direction").standard_normal(reaction.positions.shape)
         direction = _loose_atoms(reaction, start) * numbers
         return _unit(direction, reaction, "the random direction")
-    return _softest_mode(reaction)
+    hessian = _hessian(reaction)
+    if start.direction == "xtb_lowest_vibration":
+        return lowest_vibration(hessian, reaction.symbols)
+    return lowest_mode(hessian, reaction.positions)[1]
 
 
 def start_positions(reaction: Reaction, start: Start, direction: np.ndarray) -> np.ndarray:
@@ -115,9 +120,29 @@ def lowest_mode(hessian: np.ndarray, positions: np.ndarray) -> tuple[float, np.n
     if lowest.shape[1] > 1:
         # Any mixture of degenerate modes is as good; a fixed vector picks the same one on every machine.
         mode = lowest @ (lowest.T @ np.random.Generator(np.random.PCG64(0)).standard_normal(positions.size))
+    return float(values[0]), _reproducible(mode).reshape(positions.shape)
+
+
+def lowest_vibration(hessian: np.ndarray, symbols: tuple[str, ...]) -> np.ndarray:
+    """Displacements, a unit vector of shape (N, 3), of the lowest mode of the mass-weighted Hessian.
+
+    Parameters
+    ----------
+    hessian : ndarray, shape (3N, 3N)
+        eV/Angstrom^2; rigid motion is not projected out.
+    symbols : tuple of str
+        Elements.
+    """
+    roots = np.repeat(root_masses(symbols), 3)
+    _, vectors = np.linalg.eigh(hessian / np.outer(roots, roots))
+    return _reproducible(vectors[:, 0] / roots).reshape(-1, 3)
+
+
+def _reproducible(mode: np.ndarray) -> np.ndarray:
+    """Unit vector, rounded, with the first of its largest components positive."""
     mode = np.round(mode / np.linalg.norm(mode), DECIMALS) + 0.0  # no negative zeros
     first = np.flatnonzero(np.abs(mode) > np.abs(mode).max() - 1e-3)[0]
-    return float(values[0]), (mode * np.sign(mode[first]) / np.linalg.norm(mode)).reshape(positions.shape)
+    return mode * np.sign(mode[first]) / np.linalg.norm(mode)
 
 
 def _generator(reaction: Reaction, start: Start, *purpose: str) -> np.random.Generator:
@@ -136,10 +161,10 @@ def _loose_atoms(reaction: Reaction, start: Start) -> np.ndarray:
     return moving[:, None]
 
 
-def _softest_mode(reaction: Reaction) -> np.ndarray:
+def _hessian(reaction: Reaction) -> np.ndarray:
     xtb = XTB(reaction.numbers, reaction.charge, reaction.multiplicity)
     try:
-        hessian = xtb.hessian(reaction.positions)
+        return xtb.hessian(reaction.positions)
     except ScfError as error:
         raise ScfError(
             f"{reaction.name}: no softest xTB mode at the start ({error}); set start.direction: random"
@@ -148,7 +173,6 @@ def _softest_mode(reaction: Reaction) -> np.ndarray:
         raise InputError(
             f"{reaction.name}: no softest xTB mode at the start ({error}); set start.direction: random"
         ) from error
-    return lowest_mode(hessian, reaction.positions)[1]
 
 
 def _given(reaction: Reaction, attribute: str, name: str) -> np.ndarray:
