@@ -2,6 +2,7 @@
 # make demo   set-up, then the starter reactions with config/config.yaml
 # make leaderboard REACTIONS=path METHODS="a b" MINUTES=60 CORES=2 RESULTS=folder PUBLISHED=table ENGINE=psi4
 #             methods by structures for so many minutes, then one page; the same command goes on
+#             on a cluster: PROFILE=slurm, and JOBS=8 for a short queue
 # make test   set-up, then the whole test suite
 # make lint   format and static checks
 # make reliability  faults really made, docs/reliability.md (resumable)
@@ -31,7 +32,7 @@ leaderboard:
 	@tools/environment.sh run
 	python tools/leaderboard.py --cores $(CORES) --minutes $(or $(MINUTES),60) \
 	  --results "$(or $(RESULTS),results-leaderboard)" --reactions "$(REACTIONS)" --methods "$(METHODS)" \
-	  --engine "$(ENGINE)" --published "$(PUBLISHED)" --settings "$(SETTINGS)" --profile "$(PROFILE)"
+	  --engine "$(ENGINE)" --published "$(PUBLISHED)" --settings "$(SETTINGS)" --profile "$(PROFILE)" --jobs "$(JOBS)"
 
 test:
 	@tools/environment.sh test

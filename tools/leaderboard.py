@@ -33,6 +33,7 @@ def arguments() -> argparse.Namespace:
     add("--minutes", type=float, default=60.0, help="time budget (60)")
     add("--cores", type=int, default=1, help="searches side by side (1)")
     add("--profile", default="", help="profile of the workflow in place of --cores, such as slurm")
+    add("--jobs", default="", help="with a profile: jobs in the queue at the same time (as the profile says)")
     return parser.parse_args()
 
 
@@ -93,6 +94,8 @@ def main() -> int:
     if unlock.returncode:
         return unlock.returncode
     where = ["--profile", asked.profile] if asked.profile else ["--cores", str(asked.cores)]
+    if asked.profile and asked.jobs:
+        where += ["--jobs", asked.jobs]
     command = [sys.executable, "-m", "snakemake", *where, "--configfile", str(config)]
     code = run(command, end - time.monotonic())
     if code == 2:

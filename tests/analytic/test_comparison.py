@@ -183,6 +183,24 @@ def test_a_saddle_that_waits_for_its_verification_is_not_finished(results):
     assert comparison.counts["finished"] == {"new": 3, "gp": 4}
 
 
+def test_a_run_without_any_verification_yet_is_not_one_without_verification(tmp_path):
+    folder = tmp_path / "results"
+    plan(folder, ["a", "b"], ["new", "gp"])
+    for method in ("new", "gp"):
+        put(folder, run("a", method, 5), None)
+        put(folder, run("b", method, 9, outcome=Outcome.MAX_STEPS), None)
+    settings = folder / "inputs" / "verification.json"
+    settings.write_text('{"level": "auto"}')
+    comparison = compare(folder)
+    assert (comparison.counts["compared"], comparison.counts["waiting"]) == (1, 2)  # the failures of b
+    assert "wait for their verification: 2" in as_text(comparison)
+    assert "switched off" not in as_text(comparison)
+    settings.write_text('{"level": "none"}')
+    comparison = compare(folder)
+    assert (comparison.counts["compared"], comparison.counts["waiting"]) == (2, 0)
+    assert "switched off" in as_text(comparison)
+
+
 def test_another_molecule_of_the_same_name_is_not_compared(results, table):
     table.write_text(TABLE.replace("c,3,1", "c,4,1"))
     comparison = compare(results, table)

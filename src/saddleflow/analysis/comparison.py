@@ -19,10 +19,11 @@ from saddleflow.analysis.entries import (
     coverage,
     our_entries,
     published_entries,
+    verifies,
 )
 from saddleflow.analysis.paired import censored, compare_pair, holm, mcnemar_p, success_interval
 from saddleflow.analysis.published import comparable, read_published
-from saddleflow.analysis.statistics import censored_median, censored_quantile, solved
+from saddleflow.analysis.statistics import CONVERGED, VERIFIED, censored_median, censored_quantile
 from saddleflow.analysis.table import summarise
 from saddleflow.errors import InputError
 
@@ -95,10 +96,13 @@ def compare(
         raise InputError(f"{results}: no run was started here; name the results folder of a run")
     path = published or _configured_table(results)
     table = read_published(path) if path else None
-    counts = coverage(summary, table)
-    reactions = compared_reactions(summary, table)
+    verified = verifies(summary, results)
+    counts = coverage(summary, table, verified)
+    reactions = compared_reactions(summary, table, verified)
     if not reactions:
         finished = ", ".join(f"{name} {count}" for name, count in counts["finished"].items())
+        if counts["waiting"]:
+            finished += f"; {counts['waiting']} wait for their verification"
         raise InputError(
             f"{results}: no reaction was finished by all methods yet ({finished}); go on with the run"
         )
@@ -111,7 +115,7 @@ def compare(
     facts = {
         "version": __version__,
         "seed": seed,
-        "word": solved(summary)[1],
+        "word": VERIFIED if verified else CONVERGED,
         "budget": float(budget if budget is not None else np.nanmax([largest, 1.0])),
         "max_calls": budgets,
         "criteria": criteria,

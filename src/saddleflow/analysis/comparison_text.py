@@ -160,6 +160,8 @@ def coverage_sentences(comparison: Comparison) -> list[str]:
             f"Searches running or interrupted: {counts['interrupted']}. Long searches are more often among "
             "them than short ones, so the numbers of an unfinished run lean to the better side."
         )
+    if counts["waiting"]:
+        sentences.append(f"Converged searches that wait for their verification: {counts['waiting']}.")
     if counts["unreadable"]:
         sentences.append(f"Damaged run files, left out: {counts['unreadable']}.")
     return sentences
@@ -177,12 +179,13 @@ def caveats(comparison: Comparison) -> str:
     ]
     if facts["criteria"]:
         parts.append(f"Convergence here: {', '.join(sorted(set(facts['criteria'].values())))}.")
-    if not facts["published"]:
-        return " ".join([*parts, "Without a table of published results the intended saddle is not known."])
-    parts.append(PUBLISHED_COUNTS.format(tolerance=f"{1000 * CONSENSUS_TOLERANCE:g}"))
-    other = [level for level in facts["engines"] if not comparable(level)]
-    if other:
-        parts.append(OTHER_LEVEL.format(levels=", ".join(other)))
+    if facts["published"]:
+        parts.append(PUBLISHED_COUNTS.format(tolerance=f"{1000 * CONSENSUS_TOLERANCE:g}"))
+        other = [level for level in facts["engines"] if not comparable(level)]
+        if other:
+            parts.append(OTHER_LEVEL.format(levels=", ".join(other)))
+    else:
+        parts.append("Without a table of published results the intended saddle is not known.")
     return " ".join(" ".join(part.split()) for part in parts)
 
 

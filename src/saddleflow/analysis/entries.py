@@ -6,13 +6,13 @@ coverage says what was left out and why.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
 from saddleflow.analysis.mode_overlap import mode_overlaps
 from saddleflow.analysis.published import CONSENSUS_TOLERANCE, Published, comparable
-from saddleflow.analysis.statistics import solved
 from saddleflow.analysis.table import MISSING, UNREADABLE, UNVERIFIED
 
 HERE, PUBLISHED = "here", "published"
@@ -32,28 +32,43 @@ COLUMNS = {
 }
 
 
-def finished(summary: pd.DataFrame) -> pd.Series:
+def verifies(summary: pd.DataFrame, results: Path) -> bool:
+    """Whether converged searches are verified in this run: some were, or its inputs ask for it."""
+    if summary["verification"].isin(["passed", "failed"]).any():
+        return True
+    try:
+        settings = json.loads((results / "inputs" / "verification.json").read_text(encoding="utf-8"))
+        return settings["level"] != "none"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def finished(summary: pd.DataFrame, verified: bool) -> pd.Series:
     """Which rows of the summary are final: the search ended, and what it found was verified if that is due.
 
     A converged search whose verification is still to come is not final: it would count as unsolved.
     """
     ended = ~summary["outcome"].isin([MISSING, UNREADABLE])
-    waiting = summary["converged"] & summary["verification_reason"].isin(UNVERIFIED)
-    expected = summary["verification"].isin(["passed", "failed"]).any()
-    return ended & ~(waiting & bool(expected))
+    return ended & ~(waiting(summary) & verified)
 
 
-def coverage(summary: pd.DataFrame, published: Published | None) -> dict:
+def waiting(summary: pd.DataFrame) -> pd.Series:
+    """Which rows of the summary converged and have no verification yet."""
+    return summary["converged"] & summary["verification_reason"].isin(UNVERIFIED)
+
+
+def coverage(summary: pd.DataFrame, published: Published | None, verified: bool) -> dict:
     """Count how many reactions every method has finished, some have, and none has; and who lacks what.
 
     Returns
     -------
     dict
-        ``planned, finished_by_all, finished_by_some, finished_by_none`` (reactions), ``interrupted`` and
-        ``unreadable`` (searches), ``finished`` (reactions by method), and, with published results,
-        ``not_published`` (reactions finished by all that the table lacks, or has as another molecule).
+        ``planned, finished_by_all, finished_by_some, finished_by_none`` (reactions), ``interrupted``,
+        ``waiting`` (for their verification) and ``unreadable`` (searches), ``finished`` (reactions by
+        method), and, with published results, ``not_published`` (reactions finished by all that the table
+        lacks, or has as another molecule).
     """
-    final = finished(summary)
+    final = finished(summary, verified)
     done = final.groupby(summary["reaction"], sort=False).agg(["all", "any"])
     journaled = summary["message"].fillna("").str.startswith("running or interrupted")
     counts = {
@@ -62,6 +77,7 @@ def coverage(summary: pd.DataFrame, published: Published | None) -> dict:
         "finished_by_some": int((done["any"] & ~done["all"]).sum()),
         "finished_by_none": int((~done["any"]).sum()),
         "interrupted": int(((summary["outcome"] == MISSING) & journaled).sum()),
+        "waiting": int(waiting(summary).sum()) if verified else 0,
         "unreadable": int((summary["outcome"] == UNREADABLE).sum()),
         "finished": {
             str(name): int(count)
@@ -74,9 +90,9 @@ def coverage(summary: pd.DataFrame, published: Published | None) -> dict:
     return counts
 
 
-def compared_reactions(summary: pd.DataFrame, published: Published | None) -> list[str]:
+def compared_reactions(summary: pd.DataFrame, published: Published | None, verified: bool) -> list[str]:
     """Reactions that every method has finished and, where some of them were published, only those."""
-    done = finished(summary).groupby(summary["reaction"], sort=False).all()
+    done = finished(summary, verified).groupby(summary["reaction"], sort=False).all()
     names = [str(name) for name in done.index[done]]
     if published is None:
         return names
@@ -100,7 +116,9 @@ def our_entries(
     ``intended`` is whether the published consensus saddle was found: not known without a table, for a
     reaction without consensus, and at another level of theory.
     """
-    success, _ = solved(summary)
+    success = summary["converged"].fillna(False).astype(bool)
+    if verifies(summary, results):
+        success &= summary["verification"] == "passed"
     frame = summary.assign(solved=success, source=HERE)
     frame = frame[frame["reaction"].isin(reactions)].reset_index(drop=True)
     checked = frame["verification"].isin(["passed", "failed"])
