@@ -1,6 +1,8 @@
 """Exports hold what the run file holds, read back with the programs that they are for."""
 
 import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,3 +102,9 @@ def test_saddle_of_a_diatomic_and_an_atom(tmp_path):
 def test_unknown_format_is_one_line(stored, tmp_path):
     with pytest.raises(InputError, match="--format pdb: unknown, choose from extxyz, traj, csv, saddle"):
         export(stored[1], ["pdb"], tmp_path)
+
+
+def test_a_search_does_not_wait_for_libraries_of_the_analysis():
+    code = "import sys, saddleflow.run; print(*{'pandas', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,14 +1,17 @@
-"""A run file in the formats of other programs: extxyz, ASE trajectory, CSV, and the saddle with its mode."""
+"""A run file in the formats of other programs: extxyz, ASE trajectory, CSV, and the saddle with its mode.
+
+Every search writes its saddle with this module, so that pandas and ASE's readers are imported where they are
+needed: both together take longer than the rest of the package.
+"""
 
 from __future__ import annotations
 
 import io
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import ase.io
 import numpy as np
-import pandas as pd
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -16,6 +19,9 @@ from saddleflow.errors import InputError, RunFileError
 from saddleflow.evaluation import Evaluation
 from saddleflow.files import write_atomically
 from saddleflow.run_file import RunFile, read_run_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = ("extxyz", "traj", "csv", "saddle")
 
@@ -112,6 +118,8 @@ def evaluation_table(run: RunFile) -> pd.DataFrame:
         square over components), ``force_sigma_eV_per_A``; of the trace ``curvature_eV_per_A2`` and columns
         ``hyperparameter NAME``; ``error``.  Empty cells mean there was nothing.
     """
+    import pandas as pd
+
     first = run.evaluations[0].energy if run.evaluations else float("nan")
     points = {point.evaluation: point for point in run.result.trace}
     rows = []
@@ -163,12 +171,16 @@ def _atoms(run: RunFile, evaluation: Evaluation) -> Atoms:
 
 
 def _extxyz(frames: list[Atoms]) -> str:
+    import ase.io
+
     stream = io.StringIO()
     ase.io.write(stream, frames, format="extxyz")
     return stream.getvalue()
 
 
 def _traj(frames: list[Atoms]) -> bytes:
+    import ase.io
+
     # ASE's trajectory writer wants a real file to seek in.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.traj"
