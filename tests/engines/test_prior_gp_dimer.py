@@ -26,7 +26,7 @@ from saddleflow.surrogate.prior_mean import (
     secant_update,
 )
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
-from saddleflow.vibrations import internal_modes
+from saddleflow.vibrations import Modes, internal_modes
 
 HCN = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0.0, 0.0], [1.19, 0.0, 0.0], [0.45, 1.15, 0.0]]))
 FORMALDEHYDE = Reaction(
@@ -321,27 +321,74 @@ def test_every_method_of_the_mixture_that_can_be_had_has_a_weight():
     assert weights == {f"weight_{name}" for name in expected}
 
 
-def test_a_walk_that_fell_off_the_ridge_is_known_as_lost():
-    """Three evaluations around the minimum of formaldehyde, where all modes are positive."""
+MINIMUM = np.array([[0.0, 0.0, 0.0], [1.25, 0.0, 0.0], [-0.58, 0.94, 0.0], [-0.58, -0.94, 0.0]])
+"""Near formaldehyde's own, where all modes are positive."""
+
+
+def walk_on(reaction):
+    """A walk after its first evaluation, and a function that makes it stand somewhere else."""
     method = PriorGPDimer()
-    ledger, trace = Ledger(Truth(FORMALDEHYDE), None, {}, 60), []
-    direction = start_direction(FORMALDEHYDE, method.start)
-    walk = prior_gp_dimer._Walk(ledger.evaluate, FORMALDEHYDE, method, direction, trace)
+    ledger, trace = Ledger(Truth(reaction), None, {}, 60), []
+    direction = start_direction(reaction, method.start)
+    walk = prior_gp_dimer._Walk(ledger.evaluate, reaction, method, direction, trace)
     walk._first()
-    walk.model.update()
-    assert not walk._lost()
-    minimum = np.array([[0.0, 0.0, 0.0], [1.25, 0.0, 0.0], [-0.58, 0.94, 0.0], [-0.58, -0.94, 0.0]])
-    lost = []
-    for shift in (0.0, 0.01, 0.02):
-        walk.model.add(ledger.evaluate(minimum + shift * np.eye(4, 3)))
+
+    def stand_at(positions):
+        walk.model.add(ledger.evaluate(positions))
         walk.base = len(walk.model.evaluations) - 1
         walk.model.update()
-        lost.append(walk._lost())
+        walk._keep_to_ridge()
+
+    walk.model.update()
+    walk._keep_to_ridge()
+    return walk, stand_at
+
+
+def test_a_walk_that_fell_off_the_ridge_goes_back_to_its_last_point_there():
+    walk, stand_at = walk_on(FORMALDEHYDE)
+    radius = walk.radius
+    stand_at(MINIMUM + 0.02 * np.eye(4, 3))
+    assert walk.base == 0 and walk.off_ridge == 0
+    assert walk.radius == pytest.approx(0.5 * radius)
+    assert len(walk.model.evaluations) == 2  # what it saw there stays
+
+
+def test_a_walk_without_a_way_back_is_lost_after_three_evaluations():
+    walk, stand_at = walk_on(FORMALDEHYDE)
+    walk.ridge = None
+    lost = []
+    for shift in (0.02, 0.03, 0.04):
+        stand_at(MINIMUM + shift * np.eye(4, 3))
+        lost.append(walk.off_ridge >= prior_gp_dimer.LOST)
     assert lost == [False, False, True]
 
 
+def test_a_walk_with_large_forces_after_many_calls_wanders():
+    walk, _ = walk_on(FORMALDEHYDE)
+    for _ in range(4):
+        assert not walk._wanders()
+        walk.model.add(walk.model.evaluations[0])
+    force = walk.model.evaluations[0].max_atom_force
+    assert walk._wanders() == (force > 1.0)
+
+
+def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
+    """Modes that turn into other ones, or fade, are another ridge; one more negative mode is none."""
+
+    def modes(values, order=(0, 1, 2)):
+        return Modes(np.array(values), np.eye(3)[:, list(order)])
+
+    start = modes([-10.0, -1.0, 2.0])
+    left = prior_gp_dimer._left
+    assert not left(start, modes([-12.0, -5.0, 2.0]))
+    assert not left(start, modes([-12.0, -5.0, 2.0], (1, 0, 2)))
+    assert left(start, modes([-12.0, 1.0, 2.0], (1, 0, 2)))
+    assert left(start, modes([-2.0, 1.0, 2.0]))
+    assert not left(modes([-0.1, 1.0, 2.0]), modes([0.5, 1.0, 2.0]))
+
+
 def test_a_lost_walk_is_followed_by_a_careful_one_from_the_bare_guess(monkeypatch):
-    monkeypatch.setattr(prior_gp_dimer._Walk, "_lost", lambda walk: len(walk.model.evaluations) == 3)
+    monkeypatch.setattr(prior_gp_dimer._Walk, "_wanders", lambda walk: len(walk.model.evaluations) == 3)
     result, ledger = run(FORMALDEHYDE, PriorGPDimer())
     assert result.outcome is Outcome.CONVERGED
     assert np.array_equal(ledger.evaluations[3].positions, FORMALDEHYDE.positions)

@@ -43,8 +43,15 @@ SOFT = 1.0
 """eV/Angstrom^2: no stiffer mode is climbed for its likeness to the one before."""
 LOST = 3
 """Evaluations in turn without a clearly negative mode after which a walk has lost the ridge it started on."""
+RETURNS = 3
+"""So often a walk goes back to its last point on the ridge, with half the radius and what it has learned."""
 NEARLY_CONVERGED = 0.1
 """eV/Angstrom: below this force a walk goes on, since the mode of a saddle can be soft."""
+WANDERING = ((5, 1.0), (7, 0.5), (10, 0.25))
+"""Calls after which a first walk with a larger force (eV/Angstrom) than this is given up."""
+SAME_RIDGE, SAME_CURVATURE = 0.5, 0.5
+"""Relaxing ends before less than so much of the guess's lowest mode is in the negative modes, in squares, or
+the lowest curvature falls below so much of the guess's: further on is another ridge, or none."""
 CONVEX_STEP = 0.1
 """Angstrom: step of the fastest atom uphill where no mode is negative."""
 
@@ -115,7 +122,8 @@ class _Walk:
         self.radius = method.trust_radius
         self.guess = start_positions(reaction, method.start, self.reactive).ravel()
         self.base = 0
-        self.off_ridge = 0
+        self.off_ridge = self.returns = 0
+        self.ridge: tuple[int, np.ndarray] | None = None
         self.leaves_when_lost = leaves_when_lost
 
     def run(self) -> SearchResult | None:
@@ -125,7 +133,8 @@ class _Walk:
             if len(self.model.evaluations) >= self.method.patience:
                 return None
             self.model.update()
-            if self.leaves_when_lost and self._lost():
+            self._keep_to_ridge()
+            if self.leaves_when_lost and (self.off_ridge >= LOST or self._wanders()):
                 return None
             try:
                 latest = self._next(self._phase(self.base))
@@ -147,14 +156,33 @@ class _Walk:
         self._record(evaluation, modes, 0, {})
         return evaluation
 
-    def _lost(self) -> bool:
-        """Whether the walk has left the ridge: no clearly negative mode at `LOST` evaluations in turn."""
-        position = self.model.positions[self.base]
-        gradient, hessian = self.model.gradient_hessian(position)
-        _, modes = self._curvilinear(position, gradient, hessian)
-        self.off_ridge = 0 if modes.values[0] < CLEARLY_NEGATIVE else self.off_ridge + 1
-        near = self.model.evaluations[self.base].max_atom_force < NEARLY_CONVERGED
-        return self.off_ridge >= LOST and not near
+    def _keep_to_ridge(self) -> None:
+        """Go back where the last evaluation was off the ridge; count where there is no way back."""
+        if self._on_ridge(self.base):
+            self.ridge, self.off_ridge = (self.base, self.reactive), 0
+        elif self._force() < NEARLY_CONVERGED:
+            return
+        elif self.ridge is not None and self.returns < RETURNS and self._on_ridge(self.ridge[0]):
+            self.base, self.reactive = self.ridge
+            self.radius = max(0.5 * self.radius, self.method.min_trust_radius)
+            self.returns += 1
+        else:
+            self.off_ridge += 1
+
+    def _on_ridge(self, number: int) -> bool:
+        """Whether the surrogate has a clearly negative mode at an observed point."""
+        position = self.model.positions[number]
+        _, modes = self._curvilinear(position, *self.model.gradient_hessian(position))
+        return modes.values[0] < CLEARLY_NEGATIVE
+
+    def _wanders(self) -> bool:
+        """Whether the forces are still large after many calls."""
+        count, force = len(self.model.evaluations), self._force()
+        return any(count >= calls and force > limit for calls, limit in WANDERING)
+
+    def _force(self) -> float:
+        """Largest atomic force where the walk is, eV/Angstrom."""
+        return self.model.evaluations[self.base].max_atom_force
 
     def _curvilinear(
         self, position: np.ndarray, gradient: np.ndarray, hessian: np.ndarray
@@ -166,16 +194,20 @@ class _Walk:
     def _relaxed(self, guess: np.ndarray) -> np.ndarray:
         """Guess after the stiff modes of the prior surface have relaxed."""
         method, model = self.method, self.model
-        position = guess
+        position, before, ridge = guess, guess, None
         try:
             for _ in range(method.max_inner_steps):
                 gradient, hessian = model.prior_gradient_hessian(position)
                 distances, modes = self._curvilinear(position, gradient, hessian)
+                if ridge is None:
+                    ridge = modes
+                if _left(ridge, modes):
+                    return before
                 step = _capped(stiff_step(gradient, modes, method.relaxation_stiffness), method.max_atom_step)
                 new = distances.moved(step)
                 if _moved(new, guess) > method.relaxation_distance or largest_motion(step) < 0.005:
                     break
-                position = new
+                position, before = new, position
         except (ScfError, GeometryError):
             return guess
         return position
@@ -203,6 +235,7 @@ class _Walk:
         method, model = self.method, self.model
         position, climbed = start, self.reactive
         phase: Phase | None = None
+        on_ridge = False
         for count in range(method.max_inner_steps):
             try:
                 gradient, hessian = model.gradient_hessian(position)
@@ -217,6 +250,10 @@ class _Walk:
                 soft = max(int((modes.values < SOFT).sum()), 1)
                 uphill = int(np.argmax(np.abs(modes.vectors[:, :soft].T @ climbed)))
             climbed = modes.vectors[:, uphill]
+            negative = modes.values[0] < CLEARLY_NEGATIVE
+            if on_ridge and not negative and self._force() > NEARLY_CONVERGED:
+                return replace(phase, position=position)  # here the ridge ends, or the surrogate is wrong
+            on_ridge = negative
             if largest_motion(gradient) < tolerance and modes.values[0] < 0:
                 return Phase(position, modes, uphill, True, count)
             if modes.values[0] > 0:
@@ -292,6 +329,15 @@ class _Walk:
             tuple(self.trace),
             hessian,
         )
+
+
+def _left(start: Modes, modes: Modes) -> bool:
+    """Whether the ridge of the modes at the start is not that of the modes here."""
+    if start.values[0] > CLEARLY_NEGATIVE:
+        return False
+    negative = modes.vectors[:, modes.values < CLEARLY_NEGATIVE]
+    likeness = ((negative.T @ start.vectors[:, 0]) ** 2).sum()
+    return likeness < SAME_RIDGE or modes.values[0] > SAME_CURVATURE * start.values[0]
 
 
 def _capped(step: np.ndarray, limit: float) -> np.ndarray:
