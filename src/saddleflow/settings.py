@@ -239,11 +239,12 @@ class GPDimer(Method):
 class OTGPDimer(GPDimer):
     """GP-dimer with optimal transport as published (ChemPhysChem 2025, arXiv 2510.06030).
 
-    Settings are those of gp-dimer with other defaults; start.displacement is 0.01 unless it is set.
+    Settings are those of gp-dimer with other defaults; unless they are set, start.direction is
+    xtb_lowest_vibration and start.displacement 0.01.
     """
 
     algorithm: Literal["ot-gp-dimer"] = "ot-gp-dimer"
-    start: Start = Start(displacement=0.01)
+    start: Start = Start(direction="xtb_lowest_vibration", displacement=0.01)
     """Start direction and displacement."""
     prior_degrees_of_freedom: Annotated[float, Field(gt=0)] | None = None
     """Student-t prior of the signal standard deviation; null: max(28, 2 + U (U + 1)) for U elements."""

@@ -14,10 +14,11 @@ from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
 from saddleflow.run_file import write_run_file
 from saddleflow.saddle_index import IndexProof
-from saddleflow.settings import Engine, GPDimer, OTGPDimer, Verification
+from saddleflow.settings import Engine, GPDimer, OTGPDimer, Start, Verification
 from saddleflow.verification import Status, verify
 
-# A Walden inversion in which this search first converges with two imaginary modes.
+# A Walden inversion in which this search, so started, first converges with two imaginary modes.
+SOFTEST = Start(displacement=0.01)
 ONE_HEAVY = Reaction(
     "one_heavy",
     ("C", "H", "H", "H", "H", "H"),
@@ -44,9 +45,9 @@ def proved(run, folder, level="index"):
 
 
 def test_from_two_imaginary_modes_on_to_one(tmp_path):
-    there = proved(searched(ONE_HEAVY, OTGPDimer()), tmp_path)
+    there = proved(searched(ONE_HEAVY, OTGPDimer(start=SOFTEST)), tmp_path)
     assert (there.status, there.imaginary_modes) == (Status.FAILED, 2)
-    run = searched(ONE_HEAVY, OTGPDimer(go_on=2))
+    run = searched(ONE_HEAVY, OTGPDimer(start=SOFTEST, go_on=2))
     assert run.result.outcome is Outcome.CONVERGED
     record = proved(run, tmp_path)
     assert (record.status, record.imaginary_modes) == (Status.PASSED, 1)
@@ -55,12 +56,12 @@ def test_from_two_imaginary_modes_on_to_one(tmp_path):
 
 
 def test_an_interrupted_search_goes_on_the_same_way(tmp_path):
-    whole = searched(ONE_HEAVY, OTGPDimer(go_on=1))
+    whole = searched(ONE_HEAVY, OTGPDimer(start=SOFTEST, go_on=1))
     changed = [i for i, e in enumerate(whole.evaluations) if e.purpose is Purpose.VERIFICATION]
     for stop in (changed[1], changed[-1] + 2):
         journal = tmp_path / f"{stop}.jsonl"
-        searched(ONE_HEAVY, OTGPDimer(go_on=1, max_calls=stop), journal)
-        again = searched(ONE_HEAVY, OTGPDimer(go_on=1), journal)
+        searched(ONE_HEAVY, OTGPDimer(start=SOFTEST, go_on=1, max_calls=stop), journal)
+        again = searched(ONE_HEAVY, OTGPDimer(start=SOFTEST, go_on=1), journal)
         assert [e.energy for e in again.evaluations] == [e.energy for e in whole.evaluations]
         assert again.result.evaluation == whole.result.evaluation
 
@@ -80,9 +81,9 @@ def test_from_a_minimum_uphill_along_the_soft_mode(tmp_path):
 
 
 def test_where_going_on_leads_nowhere_the_point_is_kept(tmp_path):
-    first = searched(ONE_HEAVY, OTGPDimer())
+    first = searched(ONE_HEAVY, OTGPDimer(start=SOFTEST))
     # The proof and two further calls are all that the budget allows.
-    run = searched(ONE_HEAVY, OTGPDimer(go_on=1, max_calls=len(first.evaluations) + 6))
+    run = searched(ONE_HEAVY, OTGPDimer(start=SOFTEST, go_on=1, max_calls=len(first.evaluations) + 6))
     assert run.result.outcome is Outcome.CONVERGED
     assert run.answer.energy == first.answer.energy
     assert len(run.evaluations) == len(first.evaluations) + 6
