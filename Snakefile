@@ -67,6 +67,7 @@ localrules:
 
 include: "workflow/rules/targets.smk"
 include: "workflow/rules/search.smk"
+include: "workflow/rules/learn.smk"
 include: "workflow/rules/verify.smk"
 include: "workflow/rules/aggregate.smk"
 

@@ -78,7 +78,12 @@ def _search(arguments: argparse.Namespace) -> int:
         convergence = Convergence.model_validate(method["method"].get("convergence", {}))
         progress = live_line(reaction["name"], method["name"], convergence)
         outcome = run_search(
-            arguments.reaction, arguments.method, arguments.output, arguments.journal, progress=progress
+            arguments.reaction,
+            arguments.method,
+            arguments.output,
+            arguments.journal,
+            progress=progress,
+            learned_prior=arguments.learned_prior,
         )
     except (KeyError, ValidationError) as error:
         wrong = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
@@ -89,6 +94,22 @@ def _search(arguments: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(f"{reaction['name']} {method['name']}: {outcome} -> {arguments.output}")
+    return 0
+
+
+def _learn(arguments: argparse.Namespace) -> int:
+    from saddleflow.learn import learned_from, run_files
+    from saddleflow.surrogate.learned_prior import write_learned_prior
+
+    paths = run_files(arguments.source)
+    if not paths:
+        raise InputError(f"{arguments.source[0]}: no run files here; name run files or the folder of a run")
+    learned = learned_from(paths, arguments.prior, arguments.method)
+    write_learned_prior(arguments.output, learned)
+    print(
+        f"{learned.level}, {'+'.join(learned.surfaces)}: learned from {learned.evaluations} evaluations of "
+        f"{len(learned.reactions)} reactions -> {arguments.output}"
+    )
     return 0
 
 
@@ -297,6 +318,12 @@ def parser() -> argparse.ArgumentParser:
     add("--method", type=Path, required=True, metavar="JSON", help="results/inputs/methods/METHOD.json")
     add("--output", type=Path, required=True, metavar="H5", help="run file to write")
     add("--journal", type=Path, required=True, metavar="JSONL", help="journal; an interrupted search goes on")
+    add("--learned-prior", type=Path, metavar="H5", help="what finished searches taught, for prior-gp-dimer")
+    _, add = command("learn", _learn, "learn a prior for prior-gp-dimer from finished searches")
+    add("source", metavar="SOURCE", type=Path, nargs="+", help="run files, or folders with run files")
+    add("--output", type=Path, required=True, metavar="H5", help="file to write")
+    add("--prior", default="auto", help="cheap surfaces that it corrects, joined by + (auto)")
+    add("--method", default="", help="learn from the searches of this method only (all)")
     _, add = command("verify", _verify, "verify the saddle of one run file, as a job runs it")
     add("--run-file", type=Path, required=True, metavar="H5", help="run file of the search")
     add("--settings", type=Path, required=True, metavar="JSON", help="results/inputs/verification.json")

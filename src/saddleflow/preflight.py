@@ -165,6 +165,9 @@ def check(configuration: Configuration) -> Plan:
         problems += [configuration.line(problem) for problem in found]
     if "engine" not in broken and settings.engine.program != "xtb":
         problems += _xtb_problems(reactions, methods)
+    if not broken & {"engine", "methods", "method_settings", "learn_prior"}:
+        found = _learned_problems(settings, reactions, methods)
+        problems += [configuration.line(problem) for problem in found]
     if not broken & {"results", "reactions"}:
         problems += [configuration.line(problem) for problem in _results_problems(settings)]
     if settings.published and "published" not in broken:
@@ -220,6 +223,36 @@ def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) 
         for message in check_engine(Engine(program="xtb", method=surface), symbols):
             problems.setdefault(message, f"{what} can't be used: {message.partition(';')[0]}; {advice}")
     return list(problems.values())
+
+
+def _learned_problems(
+    settings: Settings, reactions: Sequence[Reaction], methods: Mapping[str, Method]
+) -> list[Problem]:
+    """Learned priors that don't fit what is to be searched."""
+    from saddleflow.learn import MOST_ELEMENTS
+    from saddleflow.surrogate.learned_prior import read_learned_prior
+
+    numbers = {int(number) for reaction in reactions for number in reaction.numbers}
+    problems = []
+    for name, method in methods.items():
+        path = getattr(method, "learned_prior", "")
+        if not path:
+            continue
+        try:
+            learned = read_learned_prior(path)
+            reason = learned.misfit(settings.engine.level, numbers, method.prior)
+            message = f"{path} can't be used: {reason}" if reason else ""
+        except SaddleflowError as error:
+            message = str(error)
+        if message:
+            problems.append(Problem(("method_settings", name, "learned_prior"), message))
+    if settings.learn_prior.pilot and len(numbers) > MOST_ELEMENTS:
+        message = (
+            f"a prior can be learned for {MOST_ELEMENTS} elements at most, and there are {len(numbers)}; "
+            "split the set, or write 0"
+        )
+        problems.append(Problem(("learn_prior", "pilot"), message))
+    return problems
 
 
 def _direction_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:

@@ -35,12 +35,18 @@ from saddleflow.searches.catalogue import SEARCHES
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import AnyMethod, Method
 from saddleflow.settings import Engine as EngineSettings
+from saddleflow.surrogate.learned_prior import read_learned_prior
 
 Progress = Callable[[Evaluation], None]
 
 
 def run_search(
-    reaction_json: Path, method_json: Path, output: Path, journal: Path, progress: Progress | None = None
+    reaction_json: Path,
+    method_json: Path,
+    output: Path,
+    journal: Path,
+    progress: Progress | None = None,
+    learned_prior: Path | None = None,
 ) -> Outcome:
     """Carry out one search and write its run file (and the saddle beside it).
 
@@ -54,6 +60,8 @@ def run_search(
         Journal of the running search; it is taken up if it exists and removed at the end.
     progress : callable, optional
         Called with each new evaluation.
+    learned_prior : Path, optional
+        What finished searches taught; for methods with that setting.
 
     Returns
     -------
@@ -67,6 +75,8 @@ def run_search(
     """
     reaction = Reaction.from_dict(json.loads(Path(reaction_json).read_text()))
     specification = json.loads(Path(method_json).read_text())
+    if learned_prior is not None:
+        specification["method"] = specification["method"] | {"learned_prior": str(learned_prior)}
     method = TypeAdapter(AnyMethod).validate_python(specification["method"])
     engine_settings = EngineSettings.model_validate(specification["engine"])
     engine = create_engine(engine_settings, reaction)
@@ -104,7 +114,11 @@ def _key(reaction: Reaction, specification: dict) -> dict:
     structure = {name: value for name, value in reaction.to_dict().items() if name != "source"}
     engine = specification["engine"]
     level = {name: value for name, value in engine.items() if name not in EngineSettings.resource_keys}
-    return {"reaction": structure, "method": specification["method"], "engine": level}
+    key = {"reaction": structure, "method": specification["method"], "engine": level}
+    if learned := specification["method"].get("learned_prior"):
+        # Another content under the same name makes other geometries, which no journal can answer.
+        key["learned_prior"] = read_learned_prior(learned).sources
+    return key
 
 
 def _same_search(output: Path, reaction: Reaction, specification: dict) -> Outcome | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +52,10 @@ class RunPlan:
         Folder of all results.
     threads, memory_mb : int
         Of one engine process.
+    pilot : int
+        Reactions that are searched before a prior is learned from them; 0: none is learned.
+    learning : mapping of str to str
+        Methods that use it, and the cheap surfaces that it corrects.
     """
 
     reaction_names: list[str]
@@ -59,6 +63,17 @@ class RunPlan:
     results: str
     threads: int
     memory_mb: int
+    pilot: int = 0
+    learning: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def pilot_names(self) -> list[str]:
+        """Reactions of the pilot batch: the first ones in the order of the priorities."""
+        return sorted(self.reaction_names, key=self.priorities.__getitem__, reverse=True)[: self.pilot]
+
+    def learns(self, reaction: str, method: str) -> bool:
+        """Whether a search uses what the pilot batch taught."""
+        return self.pilot > 0 and method in self.learning and reaction not in self.pilot_names
 
     @cached_property
     def priorities(self) -> dict[str, int]:
@@ -118,7 +133,22 @@ def write_inputs(plan: Plan, settings: Settings) -> RunPlan:
 
 def _run_plan(names: Mapping[str, list[str]], settings: Settings) -> RunPlan:
     engine = settings.engine
-    return RunPlan(names["reactions"], names["methods"], settings.results, engine.threads, engine.memory_mb)
+    learning = {}
+    if settings.learn_prior.pilot:
+        for name in names["methods"]:
+            path = Path(settings.results) / "inputs" / "methods" / f"{name}.json"
+            method = json.loads(path.read_text(encoding="utf-8"))["method"]
+            if method.get("learned_prior") == "" and method["prior"] != "constant":
+                learning[name] = method["prior"]
+    return RunPlan(
+        names["reactions"],
+        names["methods"],
+        settings.results,
+        engine.threads,
+        engine.memory_mb,
+        settings.learn_prior.pilot,
+        learning,
+    )
 
 
 def _write(path: Path, text: str, keep_time: bool = False) -> None:

@@ -278,6 +278,9 @@ class PriorGPDimer(Method):
     prior: Annotated[str, Field(pattern=_PRIOR)] = "auto"
     """Cheap surfaces that the Gaussian process corrects, joined by +: GFN1-xTB, GFN2-xTB, PM3, PM6, DFTB3,
     AM1, RM1, MNDO; or constant; or auto: GFN1-xTB+PM3+PM6+DFTB3, as far as they can be had."""
+    learned_prior: str = ""
+    """File of what finished searches taught (saddleflow learn); empty: none. It must be of the same level of
+    theory and surfaces, and have seen all elements."""
     prior_weight_sigma: Annotated[float, Field(gt=0)] = 0.1
     """Standard deviation of the weight of each surface about their equal shares."""
     decay_length: Annotated[float, Field(gt=0)] = 1.0
@@ -364,6 +367,13 @@ class Verification(Section):
     """Atoms closer than this times the sum of their covalent radii count as bonded."""
 
 
+class LearnPrior(Section):
+    """A prior for prior-gp-dimer that is learned from the first searches of the set."""
+
+    pilot: Annotated[int, Field(ge=0)] = 0
+    """Search so many reactions first, learn from them, then search the others; 0: off."""
+
+
 class Settings(Section):
     """A run configuration: what to search, with what, and where results go."""
 
@@ -384,6 +394,8 @@ class Settings(Section):
     """Start direction; for all methods that do not set their own."""
     verification: Verification = Verification()
     """How a converged point is proved to be a first-order saddle."""
+    learn_prior: LearnPrior = LearnPrior()
+    """Learn from a pilot batch what makes the other searches cheaper."""
     published: str = ""
     """Table of published results on the same structures (docs/comparison.md), for saddleflow compare."""
     method_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)

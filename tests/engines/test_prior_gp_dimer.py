@@ -77,7 +77,8 @@ def conditioned():
         rows.append((value, 0.8 * gradients[0] + descriptor.pull_back(x, bent), energies, gradients))
         training.add(x)
     observations = Observations(*(np.array(column) for column in zip(*rows, strict=True)))
-    return PriorProcess(training, observations, 0.6, 0.2, 2e-4, 1e-3), observations, mean, training
+    weights = mean.weight_prior(0.2)
+    return PriorProcess(training, observations, 0.6, weights, 2e-4, 1e-3), observations, mean, training
 
 
 def test_process_reproduces_its_data_and_weighs_the_prior(conditioned):

@@ -171,16 +171,18 @@ def _outdated(results: Path, run_path: Path, run: RunFile) -> bool:
         if all(path.stat().st_mtime_ns <= run_path.stat().st_mtime_ns for path in paths):
             return False
         reaction, method = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+        # A prior that the run itself learned (settings learn_prior) is no setting of the method.
+        learned = set() if method["method"].get("learned_prior") else {"learned_prior"}
         asked = (
             _without(reaction, {"source"}),
-            method["method"],
+            _without(method["method"], learned),
             _without(method["engine"], Engine.resource_keys),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False  # no inputs to compare with: the run file stands for itself
     made = (
         _without(run.reaction.to_dict(), {"source"}),
-        run.method,
+        _without(run.method, learned),
         _without(run.engine, Engine.resource_keys),
     )
     return asked != made

@@ -309,7 +309,7 @@ class _Walk:
     def _record(self, evaluation: Evaluation, modes: Modes, uphill: int, notes: dict) -> None:
         mode = modes.vectors[:, uphill].reshape(-1, 3)
         curvature = float(modes.values[uphill])
-        notes = notes | {"surrogate_index": modes.index}
+        notes = notes | self.model.notes | {"surrogate_index": modes.index}
         if len(modes.values) > 1:  # a diatomic has one mode only
             notes["second_curvature"] = float(modes.values[1])
         self.trace.append(TracePoint(evaluation.index, mode, curvature, self.model.hyperparameters(), notes))

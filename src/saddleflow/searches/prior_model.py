@@ -10,7 +10,8 @@ from saddleflow.reaction import Reaction
 from saddleflow.settings import PriorGPDimer
 from saddleflow.surrogate.bond_distances import BondDistances
 from saddleflow.surrogate.kernel import TrainingFeatures
-from saddleflow.surrogate.prior_mean import FollowedHessian, SurfaceFailed, prior_mean
+from saddleflow.surrogate.learned_prior import LENGTH_FACTOR, LearnedMean, read_learned_prior
+from saddleflow.surrogate.prior_mean import FollowedHessian, PriorMean, SurfaceFailed, prior_mean
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
 
 
@@ -30,7 +31,8 @@ class PriorModel:
         self.evaluations: list[Evaluation] = []
         self.positions: list[np.ndarray] = []
         self.process: PriorProcess | None = None
-        self._mean = prior_mean(reaction, method.prior)
+        self._plain: PriorProcess | None = None
+        self._mean, self.notes = _mean(reaction, method)
         self._hessian = FollowedHessian(self._mean, reaction.numbers, method.hessian_rebuild_distance)
         self._training = TrainingFeatures(BondDistances(reaction.numbers, method.decay_length))
         self._prior: list[tuple[np.ndarray, np.ndarray]] = []
@@ -59,7 +61,8 @@ class PriorModel:
                 self._drop(failure.number)
 
     def _drop(self, number: int) -> None:
-        """Go on without a surface that has no answer where the search is."""
+        """Go on without a surface that has no answer where the search is, and without what builds on it."""
+        self._drop_learned("a surface failed")
         del self._mean.potentials[number]
         self._hessian.reset()
         self._prior = [tuple(np.delete(values, number, axis=0) for values in pair) for pair in self._prior]
@@ -67,11 +70,23 @@ class PriorModel:
         if self.process is not None:
             self.update()
 
+    def _drop_learned(self, reason: str) -> None:
+        """Go on without what other reactions taught."""
+        if not isinstance(self._mean, LearnedMean):
+            return
+        count = len(self._mean.potentials)
+        self._mean = self._mean.plain
+        self._hessian.replace(self._mean)
+        self._prior = [(energies[:count], gradients[:count]) for energies, gradients in self._prior]
+        self._cache = None
+        self.notes = {"learned_prior": f"dropped: {reason}"}
+
     @property
     def weights(self) -> np.ndarray:
-        """Of the cheap surfaces, shape (k,): equal parts before anything was observed."""
-        count = len(self._mean.potentials)
-        return np.full(count, 1.0 / max(count, 1)) if self.process is None else self.process.weights
+        """Of the cheap surfaces, shape (k,): those of the prior before anything was observed."""
+        if self.process is None:
+            return self._mean.weight_prior(self.method.prior_weight_sigma).mean
+        return self.process.weights
 
     def prior_gradient_hessian(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (D,) and Hessian (D, D) of the prior mean before anything was observed."""
@@ -88,21 +103,35 @@ class PriorModel:
 
     def update(self) -> None:
         """Condition on all observations; the prior mean goes where the data are likelier without it."""
+        self.process = self._conditioned(self._mean, self._prior, self.process)
+        if isinstance(self._mean, LearnedMean) and len(self.evaluations) > 1:
+            count = len(self._mean.potentials)
+            plain = [(energies[:count], gradients[:count]) for energies, gradients in self._prior]
+            self._plain = process = self._conditioned(self._mean.plain, plain, self._plain)
+            # The evidence is the product of the densities with which each observation was predicted.
+            if process.log_evidence > self.process.log_evidence:
+                self._drop_learned("the evaluations are likelier without it")
+                self.process = process
+
+    def _conditioned(
+        self, mean: PriorMean, prior: list[tuple[np.ndarray, np.ndarray]], before: PriorProcess | None
+    ) -> PriorProcess:
+        """Process on all observations; the signal variance starts from that of the one before."""
+        method = self.method
         observations = Observations(
             np.array([e.energy for e in self.evaluations]),
             np.array([e.gradient for e in self.evaluations]),
-            np.array([energy for energy, _ in self._prior]),
-            np.array([gradient for _, gradient in self._prior]),
+            np.array([energy for energy, _ in prior]),
+            np.array([gradient for _, gradient in prior]),
         )
-        method = self.method
-        self.process = PriorProcess(
+        return PriorProcess(
             self._training,
             observations,
-            method.length_scale,
-            method.prior_weight_sigma,
+            method.length_scale * (LENGTH_FACTOR if isinstance(mean, LearnedMean) else 1.0),
+            mean.weight_prior(method.prior_weight_sigma),
             method.energy_noise,
             method.gradient_noise,
-            None if self.process is None else self.process.signal_variance,
+            None if before is None else before.signal_variance,
         )
 
     def gradient_hessian(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,9 +157,23 @@ class PriorModel:
         """For run files."""
         if self.process is None:
             return {}
+        weights = self.process.weights[: len(self._mean.potentials)]
         return {
             "signal_variance": self.process.signal_variance,
             "length_scale": self.method.length_scale,
-        } | {
-            f"weight_{name}": float(w) for name, w in zip(self._mean.names, self.process.weights, strict=True)
-        }
+        } | {f"weight_{name}": float(w) for name, w in zip(self._mean.names, weights, strict=True)}
+
+
+def _mean(reaction: Reaction, method: PriorGPDimer) -> tuple[PriorMean, dict[str, str]]:
+    """Prior mean of a search, and what to note of it."""
+    plain = prior_mean(reaction, method.prior)
+    if not method.learned_prior:
+        return plain, {}
+    learned = read_learned_prior(method.learned_prior)
+    reason = learned.misfit(numbers=set(reaction.numbers.tolist()), prior=method.prior)
+    missing = [name for name in learned.surfaces if name not in plain.names]
+    if missing and not reason:
+        reason = f"{'+'.join(missing)} can't be had here"
+    if reason:
+        return plain, {"learned_prior": f"dropped: {reason}"}
+    return LearnedMean(plain, learned, reaction.numbers), {"learned_prior": f"used ({learned.sources[:12]})"}

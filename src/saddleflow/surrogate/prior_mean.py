@@ -16,6 +16,7 @@ from saddleflow.curvilinear import Distances
 from saddleflow.errors import GeometryError, InputError, ScfError
 from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
+from saddleflow.surrogate.prior_process import WeightPrior
 from saddleflow.xtb import XTB
 
 DISPLACEMENT = 0.005
@@ -130,6 +131,32 @@ class PriorMean:
             hessians[number] = (moved - gradients[number]) / DISPLACEMENT
         return 0.5 * (hessians + hessians.transpose(0, 2, 1))
 
+    def weight_prior(self, sigma: float) -> WeightPrior:
+        """Distribution of the weights before anything is observed: equal shares, give or take `sigma`."""
+        count = len(self.potentials)
+        return WeightPrior(np.full(count, 1.0 / max(count, 1)), sigma * np.eye(count))
+
+    def weighted_hessian(
+        self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        """Hessian of the weighted sum, shape (D, D), from the gradients there (k, D).
+
+        Raises
+        ------
+        SurfaceFailed
+            Where one of the methods has no answer, or a curvature that no other one sees.
+        """
+        hessians = self.hessians(position, gradients)
+        _refuse_cusps(hessians)
+        return np.tensordot(weights, hessians, 1)
+
+
+def _refuse_cusps(hessians: np.ndarray) -> None:
+    """Raise SurfaceFailed where states of one method cross, which only that method sees."""
+    lowest = np.array([np.linalg.eigvalsh(hessian)[0] for hessian in hessians])
+    if len(lowest) > 2 and lowest.min() < CUSP_FACTOR * np.median(lowest) + CUSP_OFFSET:
+        raise SurfaceFailed(int(lowest.argmin()), "a curvature that no other method sees")
+
 
 MIXTURE = ("GFN1-xTB", "PM3", "PM6", "DFTB3")
 """What the prior ``auto`` mixes where Sparrow is installed."""
@@ -205,6 +232,11 @@ class FollowedHessian:
         """Make it anew at the next position."""
         self._strain_free = None
 
+    def replace(self, mean: PriorMean) -> None:
+        """Follow another mean from now on."""
+        self._mean = mean
+        self.reset()
+
     def at(self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Hessian, shape (D, D), at a flat position.
 
@@ -226,9 +258,7 @@ class FollowedHessian:
             return np.zeros((position.size, position.size))
         distances, gradient = Distances(self._numbers, position), weights @ gradients
         if self._strain_free is None or self._moved(position) > self._rebuild_distance:
-            hessians = self._mean.hessians(position, gradients)
-            self._refuse_cusps(hessians)
-            hessian = np.tensordot(weights, hessians, 1)
+            hessian = self._mean.weighted_hessian(position, gradients, weights)
             self._strain_free = distances.strain_free(gradient, hessian)
             self._centre = position.copy()
         elif np.abs(position - self._last[0]).max() > SMALLEST_SECANT:
@@ -237,12 +267,6 @@ class FollowedHessian:
             self._strain_free = secant_update(hessian, *distances.secant(gradient, origin, weights @ before))
         self._last = (position.copy(), distances, gradients)
         return self._strain_free + distances.curvature(distances.pulls(gradient))
-
-    def _refuse_cusps(self, hessians: np.ndarray) -> None:
-        """Raise SurfaceFailed where states of one method cross, which only that method sees."""
-        lowest = np.array([np.linalg.eigvalsh(hessian)[0] for hessian in hessians])
-        if len(lowest) > 2 and lowest.min() < CUSP_FACTOR * np.median(lowest) + CUSP_OFFSET:
-            raise SurfaceFailed(int(lowest.argmin()), "a curvature that no other method sees")
 
     def _moved(self, position: np.ndarray) -> float:
         return largest_displacement(position.reshape(-1, 3), self._centre.reshape(-1, 3))

@@ -1,7 +1,7 @@
 """Gaussian process on top of a prior mean whose weight the data decide.
 
-energy(x) = offset + sum_j c_j m_j(x) + residual(x): the m_j are k cheap surfaces with weights
-c_j ~ N(1/k, sigma^2), the residual has a squared-exponential kernel on features of the distances.  All are
+energy(x) = offset + sum_j c_j m_j(x) + residual(x): the m_j are k cheap surfaces with normally distributed
+weights c, the residual has a squared-exponential kernel on features of the distances.  All are
 integrated out together: the weights are linear features of the covariance, the signal variance has a
 closed-form estimate under an inverse-gamma prior.
 """
@@ -20,6 +20,22 @@ SIGNAL_SHAPE, SIGNAL_SCALE = 3.0, 0.09
 """Inverse-gamma prior of the signal variance: weight in pseudo-observations, and eV^2."""
 CONSTANT_RATIO, CONSTANT_VARIANCE = 100.0, 1.0
 """Variance of the constant offset: so many signal variances plus so many eV^2."""
+
+
+@dataclass(frozen=True)
+class WeightPrior:
+    """Normal distribution of the weights of k surfaces.
+
+    Parameters
+    ----------
+    mean : ndarray, shape (k,)
+        Mean.
+    factor : ndarray, shape (k, r)
+        B of the covariance B B^T.
+    """
+
+    mean: np.ndarray
+    factor: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,8 +71,8 @@ class PriorProcess:
         Data; energies are taken relative to the last one.
     length_scale : float
         Of all pairs, 1/Angstrom: k = s2 exp(-|dphi|^2 / (2 l^2)).
-    weight_sigma : float
-        Standard deviation of the weight of each cheap surface about 1/k.
+    weight_prior : WeightPrior
+        Of the k surfaces.
     energy_noise, gradient_noise : float
         Standard deviations, eV and eV/Angstrom.
     signal_variance : float or None
@@ -82,7 +98,7 @@ class PriorProcess:
         training: TrainingFeatures,
         observations: Observations,
         length_scale: float,
-        weight_sigma: float,
+        weight_prior: WeightPrior,
         energy_noise: float,
         gradient_noise: float,
         signal_variance: float | None = None,
@@ -102,10 +118,10 @@ class PriorProcess:
                 observations.prior_gradients.transpose(0, 2, 1).reshape(n * size, surfaces),
             ]
         )
-        mean_weights = np.full(surfaces, 1.0 / max(surfaces, 1))
-        data = np.concatenate([relative, observations.gradients.ravel()]) - feature @ mean_weights
+        data = np.concatenate([relative, observations.gradients.ravel()]) - feature @ weight_prior.mean
         noise = np.concatenate([np.full(n, energy_noise**2), np.full(n * size, gradient_noise**2)])
-        linear = weight_sigma**2 * (feature @ feature.T)
+        feature = feature @ weight_prior.factor
+        linear = feature @ feature.T
         s2 = signal_variance or SIGNAL_SCALE
         for _ in range(3):
             constant = CONSTANT_RATIO * s2 + CONSTANT_VARIANCE
@@ -123,8 +139,8 @@ class PriorProcess:
             s2 = previous  # what the factor was made with
         self.signal_variance = s2
         self.log_evidence = float(-0.5 * data @ alpha - np.log(factor.diagonal()).sum())
-        self.weights = mean_weights + weight_sigma**2 * (feature.T @ alpha)
-        self._weight_sigma, self._feature, self._factor = weight_sigma, feature, factor
+        self.weights = weight_prior.mean + weight_prior.factor @ (feature.T @ alpha)
+        self._weight_factor, self._feature, self._factor = weight_prior.factor, feature, factor
         self._constant = constant
         self._training_phi, self._jacobians = training.phi, training.jacobians
         self._kernel_weights = pair_weights(descriptor, lengths)
@@ -166,13 +182,13 @@ class PriorProcess:
         u = np.einsum("ipa,ip->ia", self._jacobians, d * w)
         u_here = (d * w) @ jacobian
         m = np.einsum("ipa,pb->iab", self._jacobians, jacobian * w[:, None], optimize=True)
-        here = np.column_stack([prior[0] - self._prior_reference, prior[1]])
-        cross = self._weight_sigma**2 * (self._feature @ here)
+        here = self._weight_factor.T @ np.column_stack([prior[0] - self._prior_reference, prior[1]])
+        cross = self._feature @ here
         cross[:n, 0] += kse + self._constant
         cross[n:, 0] -= (kse[:, None] * u).ravel()
         cross[:n, 1:] += kse[:, None] * u_here
         cross[n:, 1:] += (kse[:, None, None] * (m - u[:, :, None] * u_here[:, None, :])).reshape(-1, size)
-        variance = self._weight_sigma**2 * (here**2).sum(axis=0)
+        variance = (here**2).sum(axis=0)
         variance[0] += s2 + self._constant
         variance[1:] += s2 * np.einsum("pa,pa,p->a", jacobian, jacobian, w)
         explained = solve_triangular(self._factor, cross, lower=True, check_finite=False)
