@@ -67,6 +67,7 @@ class Sparrow:
             calculator.settings[key] = value
         calculator.set_required_properties([scine.Property.Energy, scine.Property.Gradients])
         self._calculator = calculator
+        self._has_structure = False
 
     def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
         """Energy in eV and gradient in eV/Angstrom (shape (N, 3)) at `positions` (Angstrom).
@@ -86,22 +87,23 @@ class Sparrow:
         return self._calculated()
 
     def gradients(self, points: list[np.ndarray]) -> np.ndarray:
-        """Gradients in eV/Angstrom at neighbouring `points` (each of shape (N, 3)), shape (points, N, 3).
+        """Gradients in eV/Angstrom at `points` (each of shape (N, 3)) near the one asked last.
 
-        Each SCF starts from the one before.  Errors as :meth:`energy_gradient`.
+        Shape (points, N, 3).  Each SCF starts from the one before.  Errors as :meth:`energy_gradient`.
         """
         found = []
-        for number, point in enumerate(points):
-            if number == 0:
-                self._set_structure(point)
-            else:
+        for point in points:
+            if self._has_structure:
                 self._calculator.positions = self._checked(point) / Bohr
+            else:
+                self._set_structure(point)
             found.append(self._calculated()[1])
         return np.array(found)
 
     def _set_structure(self, positions: np.ndarray) -> None:
         """Put the molecule there and forget the last SCF."""
         positions = self._checked(positions)
+        self._has_structure = True
         try:
             self._calculator.structure = self._scine.AtomCollection(self._elements, positions / Bohr)
         except RuntimeError as error:

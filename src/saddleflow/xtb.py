@@ -50,6 +50,7 @@ class XTB:
         self.multiplicity = multiplicity
         self.method = method
         self.accuracy = accuracy
+        self._converged: tuple | None = None
 
     def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
         """Energy in eV and gradient in eV/Angstrom (shape (N, 3)) at `positions` (Angstrom).
@@ -67,10 +68,16 @@ class XTB:
         return energies[0], gradients[0]
 
     def gradients(self, points: list[np.ndarray]) -> np.ndarray:
-        """Gradients in eV/Angstrom at neighbouring `points` (each of shape (N, 3)), shape (points, N, 3).
+        """Gradients in eV/Angstrom at `points` (each of shape (N, 3)) near the one asked last.
 
-        Errors as :meth:`energy_gradient`.
+        Shape (points, N, 3).  All start from the density there and have its electronic temperature, so that
+        differences are those of one surface.  Errors as :meth:`energy_gradient`.
         """
+        if self._converged is not None and all(np.isfinite(point).all() for point in points):
+            try:
+                return np.array([_gradient(result) for result in self._started(*self._converged, points)])
+            except RuntimeError:
+                self._converged = None
         return np.array(self._series(points)[1])
 
     def hessian(self, positions: np.ndarray, displacement: float = 0.005) -> np.ndarray:
@@ -123,19 +130,31 @@ class XTB:
                 calculator.set(key, value)
             try:
                 start = calculator.singlepoint()
-                results = [start]
-                for point in points[1:]:
-                    calculator.update(positions=point / Bohr)
-                    results.append(calculator.singlepoint(start, copy=True))
+                self._converged = (calculator, start)
+                results = [start, *self._started(calculator, start, points[1:])]
                 return (
                     [float(result.get("energy")) * Hartree for result in results],
-                    [result.get("gradient") * (Hartree / Bohr) for result in results],
+                    [_gradient(result) for result in results],
                 )
             except (TBLiteRuntimeError, RuntimeError) as error:
                 reason = one_line(error)
                 if "not compatible" in reason:
                     raise InputError(f"{self.method} can't describe this molecule: {reason}") from error
+        self._converged = None
         raise ScfError(
             f"{self.method}: no SCF convergence, also not at an electronic temperature of "
             f"{ATTEMPTS[-1][0]:g} K ({reason})"
         )
+
+    @staticmethod
+    def _started(calculator, start, points: list[np.ndarray]) -> list:
+        """Results of tblite at `points`, each SCF from the density of `start`."""
+        results = []
+        for point in points:
+            calculator.update(positions=point / Bohr)
+            results.append(calculator.singlepoint(start, copy=True))
+        return results
+
+
+def _gradient(result) -> np.ndarray:
+    return result.get("gradient") * (Hartree / Bohr)

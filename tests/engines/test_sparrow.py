@@ -31,6 +31,17 @@ def test_the_answer_does_not_depend_on_what_was_asked_before():
     assert np.array_equal(used.energy_gradient(POSITIONS)[1], fresh.energy_gradient(POSITIONS)[1])
 
 
+def test_gradients_nearby_are_those_of_the_points():
+    surface = Sparrow(NUMBERS, 0, 1, "PM3")
+    points = [POSITIONS * (1.0 + 0.002 * k) for k in range(3)]
+    one_by_one = [surface.energy_gradient(point)[1] for point in points]
+    assert np.array(Sparrow(NUMBERS, 0, 1, "PM3").gradients(points)) == pytest.approx(
+        np.array(one_by_one), abs=1e-4
+    )
+    surface.energy_gradient(POSITIONS)
+    assert surface.gradients(points) == pytest.approx(np.array(one_by_one), abs=1e-4)
+
+
 def test_says_what_it_cannot_do():
     with pytest.raises(InputError, match="DFTB3 can't describe this molecule"):
         Sparrow(np.array([92, 1]), 0, 1, "DFTB3").energy_gradient(np.array([[0.0, 0, 0], [2.0, 0, 0]]))

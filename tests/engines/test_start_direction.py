@@ -204,6 +204,19 @@ def test_scf_is_tried_again_with_smearing(monkeypatch):
     assert np.linalg.norm(start_direction(HCN, Start())) == pytest.approx(1.0)
 
 
+def test_gradients_nearby_are_those_of_the_points_at_the_same_temperature(monkeypatch):
+    points = [HCN.positions * (1.0 + 0.002 * k) for k in range(3)]
+    surface = XTB(HCN.numbers, method="GFN1-xTB")
+    one_by_one = np.array([surface.energy_gradient(point)[1] for point in points])
+    assert surface.gradients(points) == pytest.approx(one_by_one, abs=1e-4)
+    # One iteration at 300 K is too few: the SCF at the first point is that at 5000 K, and so are the others.
+    monkeypatch.setattr(saddleflow.xtb, "ATTEMPTS", ((300.0, 1), (5000.0, 250)))
+    hot = surface.energy_gradient(points[0])[1]
+    monkeypatch.setattr(saddleflow.xtb, "ATTEMPTS", ((300.0, 250),))
+    assert surface.gradients(points)[0] == pytest.approx(hot, abs=1e-4)
+    assert np.abs(surface.gradients(points)[0] - one_by_one[0]).max() > 1e-3
+
+
 def test_coinciding_and_broken_atoms_are_geometry_errors():
     with pytest.raises(GeometryError):
         XTB(np.array([1, 1])).energy_gradient(np.zeros((2, 3)))

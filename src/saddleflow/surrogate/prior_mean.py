@@ -57,7 +57,7 @@ class Potential(Protocol):
         ...
 
     def gradients(self, points: list[np.ndarray]) -> np.ndarray:
-        """Gradients at neighbouring points, shape (points, N, 3); errors as :meth:`energy_gradient`."""
+        """Gradients near the point asked last, shape (points, N, 3); errors as :meth:`energy_gradient`."""
         ...
 
 
