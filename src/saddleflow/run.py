@@ -182,7 +182,7 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
                 watch.begin(change.evaluation)
 
     try:
-        if method.uses_direction:
+        if method.starts_along_direction:
             direction = start_direction(reaction, method.start)
         result = searched(reaction, method)
         for _ in range(method.go_on):

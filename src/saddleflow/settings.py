@@ -96,6 +96,11 @@ class Method(Section):
     package: ClassVar[str] = ""
     """Optional package that the search needs; its extra has the same name."""
 
+    @property
+    def starts_along_direction(self) -> bool:
+        """Whether the start direction has to be known before the first evaluation."""
+        return self.uses_direction
+
     def missing_package(self) -> str | None:
         """What to install before this method can run, in one line; None if nothing is missing."""
         if not self.package or importlib.util.find_spec(self.package) is not None:
@@ -311,6 +316,11 @@ class PriorGPDimer(Method):
     """First trust radius, half the largest one, of the second walk, from the bare guess, Angstrom."""
     patience: Annotated[int, Field(ge=1)] = 20
     """Calls of the first walk at most, and of the second; then the published GP-dimer takes over."""
+
+    @property
+    def starts_along_direction(self) -> bool:
+        """A direction that takes an xTB Hessian waits until the published search needs it."""
+        return not self.start.direction.startswith("xtb_") or self.start.displacement > 0.0
 
 
 class Sella(Method):

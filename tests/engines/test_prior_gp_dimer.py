@@ -12,10 +12,11 @@ from saddleflow.errors import ScfError
 from saddleflow.evaluation import Outcome
 from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
+from saddleflow.run import carry_out
 from saddleflow.searches import gp_dimer, prior_gp_dimer
 from saddleflow.searches.partitioned_rfo import largest_motion, saddle_step, stiff_step
 from saddleflow.searches.start_direction import start_direction
-from saddleflow.settings import Engine, GPDimer, PriorGPDimer
+from saddleflow.settings import Engine, GPDimer, PriorGPDimer, Start
 from saddleflow.surrogate.inverse_distances import InverseDistances
 from saddleflow.surrogate.kernel import TrainingFeatures
 from saddleflow.surrogate.prior_mean import (
@@ -27,6 +28,7 @@ from saddleflow.surrogate.prior_mean import (
 )
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
 from saddleflow.vibrations import Modes, internal_modes
+from saddleflow.xtb import XTB
 
 HCN = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0.0, 0.0], [1.19, 0.0, 0.0], [0.45, 1.15, 0.0]]))
 FORMALDEHYDE = Reaction(
@@ -274,6 +276,23 @@ def test_the_published_search_takes_over_when_patience_is_used_up():
     assert "rotation" in ledger.calls
     # Two calls of each walk; the second one and the published search start at the bare guess.
     assert np.array_equal(ledger.evaluations[4].positions, FORMALDEHYDE.positions)
+
+
+def test_no_hessian_for_a_direction_unless_the_published_search_needs_it(monkeypatch):
+    asked = []
+    real = XTB.hessian
+    monkeypatch.setattr(XTB, "hessian", lambda self, x: asked.append(self.method) or real(self, x))
+    for method, count in (
+        (PriorGPDimer(), 0),
+        (PriorGPDimer(patience=2), 1),
+        (PriorGPDimer(start=Start(displacement=0.05)), 1),
+    ):
+        asked.clear()
+        engine = create_engine(Engine(program="xtb"), FORMALDEHYDE)
+        ledger = Ledger(engine, None, {}, method.max_calls)
+        found = carry_out(ledger, FORMALDEHYDE, "prior", method, {})
+        assert found.result.outcome is Outcome.CONVERGED
+        assert len(asked) == count
 
 
 def test_a_constant_prior_needs_no_xtb():

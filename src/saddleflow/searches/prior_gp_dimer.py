@@ -23,7 +23,7 @@ from saddleflow.searches import gp_dimer
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
-from saddleflow.searches.start_direction import start_positions
+from saddleflow.searches.start_direction import start_direction, start_positions
 from saddleflow.settings import GPDimer, PriorGPDimer
 from saddleflow.vibrations import Modes, internal_modes
 
@@ -79,7 +79,11 @@ def search(
     direction: np.ndarray,
     trace: list[TracePoint],
 ) -> SearchResult:
-    """Search a first-order saddle; see :data:`saddleflow.searches.base.Search`."""
+    """Search a first-order saddle; see :data:`saddleflow.searches.base.Search`.
+
+    Without a direction (zeros) the first walk climbs the surrogate's lowest mode, and the published search
+    asks for one when its turn comes.
+    """
     result = _Walk(evaluate, reaction, method, direction, trace, leaves_when_lost=True).run()
     if result is not None:
         return result
@@ -106,6 +110,8 @@ def search(
         refuse_rising_rotations=True,
         failure_retries=4,
     )
+    if not direction.any():
+        direction = start_direction(reaction, method.start)
     return gp_dimer.search(evaluate, reaction, published, direction, trace)
 
 
@@ -118,9 +124,10 @@ class _Walk:
         self.numbers = reaction.numbers
         self.trace: list[TracePoint] = trace
         self.model = PriorModel(reaction, method)
-        self.reactive = direction.ravel() / np.linalg.norm(direction)
+        length = np.linalg.norm(direction)
+        self.reactive: np.ndarray | None = direction.ravel() / length if length else None
         self.radius = method.trust_radius
-        self.guess = start_positions(reaction, method.start, self.reactive).ravel()
+        self.guess = start_positions(reaction, method.start, direction / (length or 1.0)).ravel()
         self.base = 0
         self.off_ridge = self.returns = 0
         self.ridge: tuple[int, np.ndarray] | None = None
@@ -246,7 +253,7 @@ class _Walk:
                 return replace(phase, position=0.5 * (start + position))
             distances, modes = self._curvilinear(position, gradient, hessian)
             uphill = 0
-            if modes.values[0] > CLEARLY_NEGATIVE:
+            if modes.values[0] > CLEARLY_NEGATIVE and climbed is not None:
                 soft = max(int((modes.values < SOFT).sum()), 1)
                 uphill = int(np.argmax(np.abs(modes.vectors[:, :soft].T @ climbed)))
             climbed = modes.vectors[:, uphill]
