@@ -8,6 +8,7 @@ from saddleflow.errors import RunFileError
 from saddleflow.surrogate.body_ordered import CUTOFF, BodyOrdered
 from saddleflow.surrogate.learned_prior import LearnedPrior, read_learned_prior, write_learned_prior
 from saddleflow.surrogate.learning import changes, learn
+from saddleflow.surrogate.prior_process import WeightPrior
 
 ELEMENTS = [1, 6, 8]
 NUMBERS = np.array([6, 8, 1, 1, 6])
@@ -128,3 +129,16 @@ def test_damaged_and_strange_files_are_refused_in_one_line(tmp_path):
     path.write_text("no HDF5 at all")
     with pytest.raises(RunFileError):
         read_learned_prior(path)
+
+
+def test_weights_without_a_surface_are_those_given_that_it_has_none():
+    generator = np.random.default_rng(3)
+    prior = WeightPrior(generator.standard_normal(5), generator.standard_normal((5, 8)))
+    covariance, rest = prior.factor @ prior.factor.T, [0, 1, 3, 4]
+    left = prior.without(2)
+    gain = covariance[rest, 2] / covariance[2, 2]
+    assert left.mean == pytest.approx(prior.mean[rest] - gain * prior.mean[2])
+    expected = covariance[np.ix_(rest, rest)] - np.outer(gain, covariance[2, rest])
+    assert left.factor @ left.factor.T == pytest.approx(expected)
+    certain = WeightPrior(prior.mean, np.zeros((5, 8))).without(2)
+    assert certain.mean == pytest.approx(prior.mean[rest])

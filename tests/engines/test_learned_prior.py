@@ -8,12 +8,13 @@ import pytest
 
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
-from saddleflow.errors import InputError
+from saddleflow.errors import InputError, ScfError
 from saddleflow.evaluation import Outcome
 from saddleflow.learn import learned_from, run_files
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
 from saddleflow.run_file import write_run_file
+from saddleflow.searches.prior_model import PriorModel
 from saddleflow.settings import Engine, PriorGPDimer
 from saddleflow.surrogate.learned_prior import LearnedMean, write_learned_prior
 from saddleflow.surrogate.prior_mean import prior_mean
@@ -111,3 +112,25 @@ def test_searches_of_two_levels_of_theory_are_refused(folder, tmp_path):
     with pytest.raises(InputError, match="to learn from"):
         learned_from([], "GFN1-xTB")
     assert run_files([Path(tmp_path)]) == [tmp_path / "other.h5"]
+
+
+def test_what_was_learned_stays_where_a_surface_fails(folder, monkeypatch):
+    paths = run_files([folder])
+    write_learned_prior(folder / "two.h5", learned_from(paths, "GFN1-xTB+GFN2-xTB"))
+    reaction, method = (
+        guess(11),
+        PriorGPDimer(prior="GFN1-xTB+GFN2-xTB", learned_prior=str(folder / "two.h5")),
+    )
+    model = PriorModel(reaction, method)
+    before = len(model.weights)
+    second = model._mean.potentials[1]
+
+    def fails(positions):
+        raise ScfError("no convergence")
+
+    monkeypatch.setattr(second, "energy_gradient", fails)
+    energies, gradients = model.prior(reaction.positions.ravel())
+    assert len(model.weights) == before - 1 == len(energies) == len(gradients)
+    assert model.notes["learned_prior"].startswith("used")
+    gradient, hessian = model.prior_gradient_hessian(reaction.positions.ravel())
+    assert np.isfinite(gradient).all() and np.isfinite(hessian).all()

@@ -61,9 +61,8 @@ class PriorModel:
                 self._drop(failure.number)
 
     def _drop(self, number: int) -> None:
-        """Go on without a surface that has no answer where the search is, and without what builds on it."""
-        self._drop_learned("a surface failed")
-        del self._mean.potentials[number]
+        """Go on without a surface that has no answer where the search is."""
+        self._mean.drop(number)
         self._hessian.reset()
         self._prior = [tuple(np.delete(values, number, axis=0) for values in pair) for pair in self._prior]
         self._cache = None
@@ -171,9 +170,6 @@ def _mean(reaction: Reaction, method: PriorGPDimer) -> tuple[PriorMean, dict[str
         return plain, {}
     learned = read_learned_prior(method.learned_prior)
     reason = learned.misfit(numbers=set(reaction.numbers.tolist()), prior=method.prior)
-    missing = [name for name in learned.surfaces if name not in plain.names]
-    if missing and not reason:
-        reason = f"{'+'.join(missing)} can't be had here"
     if reason:
         return plain, {"learned_prior": f"dropped: {reason}"}
     return LearnedMean(plain, learned, reaction.numbers), {"learned_prior": f"used ({learned.sources[:12]})"}

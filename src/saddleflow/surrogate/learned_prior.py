@@ -126,7 +126,7 @@ class LearnedMean(PriorMean):
     Parameters
     ----------
     plain : PriorMean
-        The cheap surfaces.
+        The cheap surfaces; those that `learned` has and this lacks are taken to have no weight.
     learned : LearnedPrior
         Distribution of the weights.
     numbers : ndarray, shape (N,)
@@ -143,12 +143,21 @@ class LearnedMean(PriorMean):
         if reason := learned.misfit(numbers=set(np.asarray(numbers).tolist())):
             raise InputError(f"the learned prior can't be used: {reason}")
         self.plain = plain
-        self.learned = learned
+        self._weights = WeightPrior(learned.mean, learned.factor)
+        for number in reversed(range(len(learned.surfaces))):
+            if learned.surfaces[number] not in plain.names:
+                self._weights = self._weights.without(number)
         self._features = BodyOrdered(list(learned.elements), numbers)
 
     def weight_prior(self, sigma: float) -> WeightPrior:
         """Distribution of the weights; `sigma` is that of the plain surfaces and does not count here."""
-        return WeightPrior(self.learned.mean, self.learned.factor)
+        return self._weights
+
+    def drop(self, number: int) -> None:
+        """Go on without a cheap surface; the weights of what remains are those given that it has none."""
+        super().drop(number)
+        self.plain.drop(number)
+        self._weights = self._weights.without(number)
 
     def energies_gradients(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Energies (k + F,) and gradients (k + F, D); see :class:`PriorMean`."""

@@ -131,6 +131,10 @@ class PriorMean:
             hessians[number] = (moved - gradients[number]) / DISPLACEMENT
         return 0.5 * (hessians + hessians.transpose(0, 2, 1))
 
+    def drop(self, number: int) -> None:
+        """Go on without a surface."""
+        del self.potentials[number]
+
     def weight_prior(self, sigma: float) -> WeightPrior:
         """Distribution of the weights before anything is observed: equal shares, give or take `sigma`."""
         count = len(self.potentials)

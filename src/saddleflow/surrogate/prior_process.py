@@ -37,6 +37,15 @@ class WeightPrior:
     mean: np.ndarray
     factor: np.ndarray
 
+    def without(self, number: int) -> WeightPrior:
+        """Distribution of the other weights, given that this one is zero."""
+        mean, factor, row = self.mean, self.factor, self.factor[number]
+        if (size := float(row @ row)) > 0:
+            along = factor @ row / size
+            mean = mean - along * mean[number]
+            factor = factor - np.outer(along, row)
+        return WeightPrior(np.delete(mean, number), np.delete(factor, number, axis=0))
+
 
 @dataclass(frozen=True)
 class Observations:
