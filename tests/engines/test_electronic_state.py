@@ -29,7 +29,7 @@ def test_orbitals_that_stay_on_a_higher_state_are_found_out_when_they_fall():
             watch.evaluate(beryllium_dihydride(z))
         assert watch.records == [], "symmetry keeps the higher state smoothly: nothing to see yet"
         with pytest.raises(StateChanged) as changed:
-            watch.evaluate(beryllium_dihydride(3.0, 0.1))
+            watch.evaluate(beryllium_dihydride(3.0, 0.125))
     finally:
         ledger.close()
     (record,) = watch.records

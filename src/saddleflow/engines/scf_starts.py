@@ -15,12 +15,14 @@ import numpy as np
 
 LOOSE = (1e-6, 1e-5)
 """Energy and orbital-gradient thresholds (Hartree) of the starts that compete."""
-TIGHT = (1e-8, 1e-8)
+TIGHT = (1e-8, 3e-8)
 """Thresholds of the accepted state."""
 LOOSE_LIMIT, TIGHT_LIMIT, STUBBORN_LIMIT = 60, 100, 250
 """Iterations of a competing start, of the accepted state, and of starts damped for long or level shifted."""
 SAME_STATE = 2e-5
 """Two starts whose energies differ by less (Hartree, 0.5 meV) have found the same state."""
+LONG_HISTORY = 20
+"""Fock matrices kept where a known state is followed; competing starts want to forget sooner."""
 SHIFT = 0.5
 """Level shift (Hartree) of last resort."""
 
@@ -157,7 +159,7 @@ class Diis:
         return [sum(w * old[spin] for w, old in zip(weights, self.focks)) for spin in range(len(fock))]
 
 
-def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0):
+def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0, history=8):
     """Iterate from a set of occupied orbitals.
 
     Parameters
@@ -174,12 +176,14 @@ def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0
         Share of the previous Fock matrix kept, without extrapolation, in the first `damped` iterations.
     shift : float
         Level shift of the empty orbitals in Hartree.
+    history : int
+        Fock matrices kept for the extrapolation.
 
     Returns
     -------
     Solution
     """
-    diis = Diis()
+    diis = Diis(history)
     energy_before, fock_before = np.inf, None
     for iteration in range(1, limit + 1):
         energy, fock = field.fock(occupied)
@@ -189,8 +193,9 @@ def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0
         if not np.isfinite(energy):
             break
         if abs(energy - energy_before) < thresholds[0] and size < thresholds[1]:
-            # One more diagonalisation makes the orbitals canonical; the energy's error is of second order.
-            orbitals = field.orbitals(fock)
+            # One more diagonalisation makes the orbitals canonical, and of an extrapolated matrix it is worth
+            # one more iteration to the forces; the energy's error is of second order anyway.
+            orbitals = field.orbitals(fock if shift else diis.extrapolate(fock, error))
             return Solution(energy, orbitals, field.occupied(orbitals), fock, iteration, True)
         if iteration <= damped:
             mixed = fock if fock_before is None else _mean(fock, fock_before, damping)
@@ -339,7 +344,7 @@ def solve(field, atomic, previous, multi_start):
         None when nothing converges; notes say which start won and how many were made.
     """
     if previous is not None:
-        solution = iterate(field, field.from_orthogonal(previous), TIGHT, TIGHT_LIMIT)
+        solution = iterate(field, field.from_orthogonal(previous), TIGHT, TIGHT_LIMIT, history=LONG_HISTORY)
         return (solution if solution.converged else None), {"scf_start": "previous"}
     contest = Contest(field, atomic[: len(field.spins)])
     if not multi_start:
@@ -356,7 +361,7 @@ def solve(field, atomic, previous, multi_start):
         (STUBBORN_LIMIT, {"damping": 0.5, "damped": 50}),
         (STUBBORN_LIMIT, {"shift": SHIFT}),
     ):
-        solution = iterate(field, loose.occupied, TIGHT, limit, **options)
+        solution = iterate(field, loose.occupied, TIGHT, limit, history=LONG_HISTORY, **options)
         # A state left for a higher one on the way is not the one that won.
         if solution.converged and solution.energy < loose.energy + SAME_STATE:
             return solution, notes
