@@ -41,7 +41,7 @@ def sample(options: argparse.Namespace) -> None:
 
 
 def followed(method: str) -> str:
-    """Which published program a method or a variant stands beside, by its first word: gp-random, ot-sum."""
+    """Which published program a method or a variant stands beside, by its first word: gp-internal, ot-sum."""
     first = method.partition("-")[0]
     return {"gp": "gp_dimer", "ot": "ot_gp_dimer"}.get(first, first)
 
