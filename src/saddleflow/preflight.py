@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
-import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +19,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from saddleflow.errors import InputError, SaddleflowError
+from saddleflow.preflight_checks import (
+    direction_problems,
+    engine_problems,
+    learned_problems,
+    message_lines,
+    published_problems,
+    results_problems,
+    xtb_problems,
+)
 from saddleflow.run_inputs import Plan, RunPlan, plan_from_inputs, write_inputs
-from saddleflow.settings import Engine, Method, Settings
+from saddleflow.settings import Method, Settings
 from saddleflow.settings_resolution import method_problems, problems_of
 from saddleflow.settings_sources import Problem, SettingsFile, located, read_settings_file
 
@@ -157,178 +164,24 @@ def check(configuration: Configuration) -> Plan:
         try:
             reactions = read_reactions(settings.reactions)
         except SaddleflowError as error:
-            problems += _lines(error)
+            problems += message_lines(error)
     if not broken & {"start", "method_settings"}:
-        problems += _direction_problems(reactions, methods)
+        problems += direction_problems(reactions, methods)
     if "engine" not in broken:
-        found = _engine_problems(settings, {symbol for reaction in reactions for symbol in reaction.symbols})
+        found = engine_problems(settings, {symbol for reaction in reactions for symbol in reaction.symbols})
         problems += [configuration.line(problem) for problem in found]
     if "engine" not in broken and settings.engine.program != "xtb":
-        problems += _xtb_problems(reactions, methods)
+        problems += xtb_problems(reactions, methods)
     if not broken & {"engine", "methods", "method_settings", "learn_prior"}:
-        found = _learned_problems(settings, reactions, methods)
+        found = learned_problems(settings, reactions, methods)
         problems += [configuration.line(problem) for problem in found]
     if not broken & {"results", "reactions"}:
-        problems += [configuration.line(problem) for problem in _results_problems(settings)]
+        problems += [configuration.line(problem) for problem in results_problems(settings)]
     if settings.published and "published" not in broken:
-        problems += [configuration.line(problem) for problem in _published_problems(settings)]
+        problems += [configuration.line(problem) for problem in published_problems(settings)]
     if problems:
         raise InputError(problems)
     return Plan(reactions, methods)
-
-
-def _lines(error: SaddleflowError) -> list[str]:
-    return error.problems if isinstance(error, InputError) else str(error).splitlines()
-
-
-def _engine_problems(settings: Settings, symbols: set[str]) -> list[Problem]:
-    from saddleflow.engines.catalogue import check_engine
-
-    try:
-        messages = check_engine(settings.engine, symbols)
-    except SaddleflowError as error:
-        messages = _lines(error)
-    found = []
-    for message in messages:
-        key, colon, rest = message.partition(": ")
-        named = (
-            bool(colon) and key.startswith("engine.") and key.removeprefix("engine.") in Engine.model_fields
-        )
-        # Where no key is named, the whole section is meant.
-        found.append(Problem(tuple(key.split(".")), rest) if named else Problem(("engine",), message))
-    return found
-
-
-def _xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:
-    """Why an xTB surface can't be had that a start direction or a method's prior asks for."""
-    from saddleflow.engines.catalogue import check_engine
-
-    asking: dict[str, tuple[str, str]] = {}
-    for name, method in methods.items():
-        direction = method.start.direction
-        if method.uses_direction and direction.startswith("xtb_"):
-            advice = "write start.direction: random (or file, or difference)"
-            asking.setdefault("GFN2-xTB", (f"start.direction: {direction}", advice))
-        if getattr(method, "initial_hessian", "") == "xtb":
-            asking.setdefault("GFN2-xTB", (f"method {name}: initial_hessian: xtb", "choose another method"))
-        prior = getattr(method, "prior", "")
-        for surface in () if prior == "auto" else prior.split("+"):
-            if "xtb" in surface.lower():
-                asking.setdefault(
-                    surface, (f"method {name}: prior {surface}", "choose another prior or method")
-                )
-    symbols = {symbol for reaction in reactions for symbol in reaction.symbols}
-    problems: dict[str, str] = {}
-    for surface, (what, advice) in asking.items():
-        for message in check_engine(Engine(program="xtb", method=surface), symbols):
-            problems.setdefault(message, f"{what} can't be used: {message.partition(';')[0]}; {advice}")
-    return list(problems.values())
-
-
-def _learned_problems(
-    settings: Settings, reactions: Sequence[Reaction], methods: Mapping[str, Method]
-) -> list[Problem]:
-    """Learned priors that don't fit what is to be searched."""
-    from saddleflow.learn import MOST_ELEMENTS
-    from saddleflow.surrogate.learned_prior import read_learned_prior
-
-    numbers = {int(number) for reaction in reactions for number in reaction.numbers}
-    problems = []
-    for name, method in methods.items():
-        path = getattr(method, "learned_prior", "")
-        if not path:
-            continue
-        try:
-            learned = read_learned_prior(path)
-            reason = learned.misfit(settings.engine.level, numbers, method.prior)
-            message = f"{path} can't be used: {reason}" if reason else ""
-        except SaddleflowError as error:
-            message = str(error)
-        if message:
-            problems.append(Problem(("method_settings", name, "learned_prior"), message))
-    if settings.learn_prior.pilot and len(numbers) > MOST_ELEMENTS:
-        message = (
-            f"a prior can be learned for {MOST_ELEMENTS} elements at most, and there are {len(numbers)}; "
-            "split the set, or write 0"
-        )
-        problems.append(Problem(("learn_prior", "pilot"), message))
-    return problems
-
-
-def _direction_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:
-    """Reactions without the start direction that a method asks for."""
-    problems = []
-    for kind, attribute, what in (
-        ("file", "start_direction", "start direction"),
-        ("difference", "difference", "reactant and product"),
-    ):
-        asking = [
-            name
-            for name, method in methods.items()
-            if method.uses_direction and method.start.direction == kind
-        ]
-        if not asking:
-            continue
-        problems += [
-            f"{reaction.source}: reaction {reaction.name} has no {what}, which start.direction {kind} of "
-            f"{', '.join(asking)} needs; give it (config/README.md says how) or choose another direction"
-            for reaction in reactions
-            if getattr(reaction, attribute) is None
-        ]
-    return problems
-
-
-def _published_problems(settings: Settings) -> list[Problem]:
-    from saddleflow.analysis.published import read_published
-
-    try:
-        read_published(settings.published)
-    except InputError as error:
-        return [Problem(("published",), problem) for problem in error.problems]
-    return []
-
-
-def _results_problems(settings: Settings) -> list[Problem]:
-    """Whether files can be made in the results folder, found out by making one."""
-    path: tuple[str | int, ...] = ("results",)
-    results = Path(settings.results)
-    if settings.results.startswith("~") or set(settings.results) & set("{}*\n"):
-        # Snakemake reads braces as wildcards, and nobody expands a tilde in a file name.
-        return [Problem(path, f"{settings.results!r} can't be used; write a path without {{ }} * and ~")]
-    reactions = Path(settings.reactions)
-    if reactions.is_dir() and results.resolve().is_relative_to(reactions.resolve()):
-        advice = "its subfolders are read too; name a folder outside of it"
-        return [Problem(path, f"{results} is in the folder of the reactions, {advice}")]
-    place = results
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        what = "is no folder" if place.exists() else "is a link that leads nowhere"
-        return [Problem(path, f"{place} {what}; name a folder that can be made and written to")]
-    parts = (
-        "inputs",
-        "inputs/reactions",
-        "inputs/methods",
-        "journals",
-        "searches",
-        "verifications",
-        "figures",
-    )
-    for folder in (place, *(results / part for part in parts)):
-        if folder.exists() and not folder.is_dir():
-            return [Problem(path, f"{folder} is in the way (not a folder); move it or name another folder")]
-        if not folder.is_dir():
-            continue
-        problem = f"{folder} can't be written to; change its permissions or name another folder"
-        # The superuser passes the permission check everywhere, but a read-only file system still refuses.
-        if not os.access(folder, os.W_OK | os.X_OK):
-            return [Problem(path, problem)]
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            return [Problem(path, f"{problem} ({error.strerror})")]
-    return []
 
 
 @contextlib.contextmanager
@@ -410,6 +263,6 @@ def prepare_run(
         _keep(notes, Path(run_plan.results) / "logs" / "preflight.log")
         return run_plan
     except SaddleflowError as error:
-        for line in _lines(error):
+        for line in message_lines(error):
             print(f"saddleflow: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -286,7 +286,7 @@ def test_reactions_without_the_asked_direction_are_named(monkeypatch, tmp_path, 
 def test_the_xtb_direction_needs_elements_that_xtb_knows(monkeypatch, tmp_path):
     uranium = Reaction("u", ("U", "O"), np.array([[0.0, 0, 0], [0, 0, 1.8]]))
     monkeypatch.setattr("saddleflow.reactions.read_reactions", lambda _: [uranium])
-    monkeypatch.setattr("saddleflow.preflight._engine_problems", lambda *_: [])
+    monkeypatch.setattr("saddleflow.preflight.engine_problems", lambda *_: [])
     settings = Settings(results=str(tmp_path / "r"), methods=["dimer"])
     with pytest.raises(InputError) as caught:
         preflight(settings)

@@ -10,11 +10,11 @@ from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import ScfError
 from saddleflow.evaluation import Outcome
-from saddleflow.geometry import largest_displacement
+from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
-from saddleflow.searches import gp_dimer, prior_gp_dimer
-from saddleflow.searches.partitioned_rfo import largest_motion, saddle_step, stiff_step
+from saddleflow.searches import gp_dimer, prior_gp_dimer, prior_walk
+from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import Engine, GPDimer, PriorGPDimer, Start
 from saddleflow.surrogate.inverse_distances import InverseDistances
@@ -350,7 +350,7 @@ def walk_on(reaction):
     method = PriorGPDimer()
     ledger, trace = Ledger(Truth(reaction), None, {}, 60), []
     direction = start_direction(reaction, method.start)
-    walk = prior_gp_dimer._Walk(ledger.evaluate, reaction, method, direction, trace)
+    walk = prior_walk.Walk(ledger.evaluate, reaction, method, direction, trace)
     walk._first()
 
     def stand_at(positions):
@@ -379,7 +379,7 @@ def test_a_walk_without_a_way_back_is_lost_after_three_evaluations():
     lost = []
     for shift in (0.02, 0.03, 0.04):
         stand_at(MINIMUM + shift * np.eye(4, 3))
-        lost.append(walk.off_ridge >= prior_gp_dimer.LOST)
+        lost.append(walk.off_ridge >= prior_walk.LOST)
     assert lost == [False, False, True]
 
 
@@ -399,7 +399,7 @@ def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
         return Modes(np.array(values), np.eye(3)[:, list(order)])
 
     start = modes([-10.0, -1.0, 2.0])
-    left = prior_gp_dimer._left
+    left = prior_walk._left
     assert not left(start, modes([-12.0, -5.0, 2.0]))
     assert not left(start, modes([-12.0, -5.0, 2.0], (1, 0, 2)))
     assert left(start, modes([-12.0, 1.0, 2.0], (1, 0, 2)))
@@ -408,7 +408,7 @@ def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
 
 
 def test_a_lost_walk_is_followed_by_a_careful_one_from_the_bare_guess(monkeypatch):
-    monkeypatch.setattr(prior_gp_dimer._Walk, "_wanders", lambda walk: len(walk.model.evaluations) == 3)
+    monkeypatch.setattr(prior_walk.Walk, "_wanders", lambda walk: len(walk.model.evaluations) == 3)
     result, ledger = run(FORMALDEHYDE, PriorGPDimer())
     assert result.outcome is Outcome.CONVERGED
     assert np.array_equal(ledger.evaluations[3].positions, FORMALDEHYDE.positions)

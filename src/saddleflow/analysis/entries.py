@@ -13,6 +13,7 @@ import pandas as pd
 
 from saddleflow.analysis.mode_overlap import mode_overlaps
 from saddleflow.analysis.published import CONSENSUS_TOLERANCE, Published, comparable
+from saddleflow.analysis.statistics import solved
 from saddleflow.analysis.table import MISSING, UNREADABLE, UNVERIFIED
 
 HERE, PUBLISHED = "here", "published"
@@ -116,9 +117,7 @@ def our_entries(
     ``intended`` is whether the published consensus saddle was found: not known without a table, for a
     reaction without consensus, and at another level of theory.
     """
-    success = summary["converged"].fillna(False).astype(bool)
-    if verifies(summary, results):
-        success &= summary["verification"] == "passed"
+    success, _ = solved(summary, verifies(summary, results))
     frame = summary.assign(solved=success, source=HERE)
     frame = frame[frame["reaction"].isin(reactions)].reset_index(drop=True)
     checked = frame["verification"].isin(["passed", "failed"])

@@ -39,11 +39,18 @@ class StepCurve:
         return float(self.y[-1]) if len(self.y) else 0.0
 
 
-def solved(summary: pd.DataFrame) -> tuple[pd.Series, str]:
+def solved(summary: pd.DataFrame, verified: bool | None = None) -> tuple[pd.Series, str]:
     """Which searches count as solved, and the word for it.
 
     Where at least one search of the table was verified (passed or failed), only a verified saddle counts;
     where verification was switched off, a converged search does.
+
+    Parameters
+    ----------
+    summary : pandas.DataFrame
+        The table of :mod:`saddleflow.analysis.table`.
+    verified : bool, optional
+        Whether only a verified saddle counts, where that is known better than from the table.
 
     Returns
     -------
@@ -54,7 +61,7 @@ def solved(summary: pd.DataFrame) -> tuple[pd.Series, str]:
     """
     converged = summary["converged"].fillna(False).astype(bool)
     status = summary["verification"].fillna("not_run")
-    if status.isin(["passed", "failed"]).any():
+    if status.isin(["passed", "failed"]).any() if verified is None else verified:
         return converged & (status == "passed"), VERIFIED
     return converged, CONVERGED
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from saddleflow.geometry import largest_motion
 from saddleflow.surrogate.body_ordered import BodyOrdered
 
 LONGEST_STEP, BEFORE = 0.8, 3
@@ -92,8 +93,8 @@ def changes(
         i
         for i in range(len(positions))
         if np.isfinite(surfaces[i]).all()
-        and _largest(gradients[i]) < STRONGEST[0]
-        and max(_largest(gradient) for gradient in surfaces[i]) < STRONGEST[1]
+        and largest_motion(gradients[i]) < STRONGEST[0]
+        and max(largest_motion(gradient) for gradient in surfaces[i]) < STRONGEST[1]
     ]
     columns = {
         i: np.vstack([surfaces[i], features.values_jacobian(positions[i])[1]]).astype(np.float32)
@@ -103,7 +104,7 @@ def changes(
     total = None
     for later in usable:
         for earlier in usable:
-            step = _largest(positions[later] - positions[earlier])
+            step = largest_motion(positions[later] - positions[earlier])
             if not (later - BEFORE <= earlier < later and 1e-4 < step < LONGEST_STEP):
                 continue
             y = (gradients[later] - mean[later]) - (gradients[earlier] - mean[earlier])
@@ -177,7 +178,3 @@ def _factor(covariance: np.ndarray, metric: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(lower.T @ covariance @ lower)
     values, vectors = values[::-1][:RANK], vectors[:, ::-1][:, :RANK]
     return np.linalg.solve(lower.T, vectors * np.sqrt(np.maximum(values, 0.0)))
-
-
-def _largest(vectors: np.ndarray) -> float:
-    return float(np.sqrt((vectors.reshape(-1, 3) ** 2).sum(axis=1)).max())
