@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.units import Bohr, Hartree
+from scf_starts import worker_cpu_seconds
 
 from saddleflow.engines.psi4 import Psi4Engine
 from saddleflow.engines.psi4_interpreter import WORKER, start_worker
@@ -28,12 +29,6 @@ from saddleflow.settings import Engine
 
 COLD = Path(__file__).with_name("psi4_cold.py")
 SAME_STATE_EV = 1e-3
-
-
-def cpu_seconds(worker: WorkerProcess) -> float:
-    """CPU time of a worker so far (Linux)."""
-    fields = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def start_cold() -> WorkerProcess:
@@ -55,15 +50,15 @@ def walk(name: str, run: RunFile, calls: int, cold: WorkerProcess, done: dict, o
     if missing:
         engine = Psi4Engine(Engine(), run.reaction)
         for number in range(max(missing) + 1):
-            before = cpu_seconds(engine._worker)
+            before = worker_cpu_seconds(engine._worker)
             ours = engine.evaluate(points[number])
-            seconds = cpu_seconds(engine._worker) - before
+            seconds = worker_cpu_seconds(engine._worker) - before
             if number not in missing:
                 continue
             request = {**engine._molecule, "positions": (points[number] / Bohr).ravel().tolist()}
-            before = cpu_seconds(cold)
+            before = worker_cpu_seconds(cold)
             plain = cold.ask({**request, "call": "cold"}, 600.0)
-            plain_seconds = cpu_seconds(cold) - before
+            plain_seconds = worker_cpu_seconds(cold) - before
             state = base64.b64encode(ours.state).decode("ascii")
             tight = cold.ask({**request, "call": "tight", "state": state}, 600.0)["result"]
             record = {"search": name, "call": number, "atoms": len(points[0])}

@@ -24,13 +24,16 @@ from saddleflow.settings import Engine
 TOLERANCE_MEV = 1.0
 
 
-def cpu_seconds(engine) -> float:
-    """CPU time so far of this process, or of the engine's worker (Linux)."""
-    worker = getattr(engine, "_worker", None)
-    if worker is None:
-        return time.process_time()
+def worker_cpu_seconds(worker) -> float:
+    """CPU time of an engine's worker process so far (Linux)."""
     fields = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(engine) -> float:
+    """CPU time so far of this process, or of the engine's worker."""
+    worker = getattr(engine, "_worker", None)
+    return time.process_time() if worker is None else worker_cpu_seconds(worker)
 
 
 def measure(reaction, program: str, multi_start: bool) -> tuple[float | None, float, dict]:
