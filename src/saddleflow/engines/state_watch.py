@@ -1,10 +1,11 @@
 """One electronic state along a search: jumps are noticed, examined, and the lower state wins.
 
 The orbitals of the previous geometry keep the state as a rule.  Where energies of two neighbouring points do
-not fit the forces at both ends, or <S^2> jumps, the point is solved once more from all SCF starts; where a
-lower state comes out or the point lies too low, the nearest earlier point is solved again from the new
-orbitals.  If it comes out lower as well, the earlier points were on a higher state: the search has to begin
-again on the lower one, without them.  If it does not, the states cross in between, or the step was long.
+not fit the forces at both ends, or <S^2> jumps, the point is solved once more from all SCF starts.  Where a
+lower state comes out, or where the point lies too low in the first place, the nearest earlier point is solved
+again from the new orbitals.  If it comes out lower as well, the earlier points were on a higher state: the
+search has to begin again on the lower one, without them.  If it does not, the states cross in between, or the
+step was long.
 
 Every one of these is a counted, journaled evaluation of purpose ``state``, so that a budget holds and a
 restarted search replays them; whether they are made follows from what the ledger answered.
@@ -154,12 +155,13 @@ class StateWatch:
             "distance": distance,
             "energy_jump": jump,
             "spin_square_jump": spin,
+            "too_low": energy_jumps and jump < 0.0,
         }
 
     def _examined(self, followed: Evaluation, seen: dict) -> Evaluation:
         """Lower of the followed and the newly started state; StateChanged where it was lower before, too."""
-        lowest = followed
-        if "scf_starts" not in followed.notes:
+        lowest, old = followed, self.ledger.evaluations[seen["nearest"]]
+        if not seen["too_low"] and "scf_starts" not in followed.notes:
             try:
                 fresh = self.ledger.evaluate(followed.positions, Purpose.STATE, None, Ledger.FRESH)
                 lowest = fresh if fresh.energy < followed.energy - SAME_STATE else followed
@@ -168,10 +170,9 @@ class StateWatch:
         seen["lower_by"] = followed.energy - lowest.energy
         self.records.append(seen)
         self._orbitals = lowest.index
-        if lowest is followed and seen["energy_jump"] >= 0.0:
+        if lowest is followed and not seen["too_low"]:
             seen["result"] = NOTHING
             return lowest
-        old = self._nearest(lowest.positions)
         try:
             again = self.ledger.evaluate(old.positions, Purpose.STATE, None, lowest.index)
         except (ScfError, GeometryError):
