@@ -11,7 +11,7 @@ from saddleflow import __version__
 from saddleflow.errors import InputError
 from saddleflow.files import get_texts, open_hdf5, put_array, put_texts, write_hdf5
 from saddleflow.surrogate.body_ordered import BodyOrdered
-from saddleflow.surrogate.prior_mean import DISPLACEMENT, PriorMean
+from saddleflow.surrogate.prior_mean import DISPLACEMENT, PRODUCT_DISPLACEMENT, PriorMean
 from saddleflow.surrogate.prior_process import WeightPrior
 
 SCHEMA = "learned-prior/1"
@@ -178,3 +178,16 @@ class LearnedMean(PriorMean):
         ]
         own = (np.array(moved) - here) / DISPLACEMENT
         return hessian + 0.5 * (own + own.T)
+
+    def weighted_products(
+        self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray, vectors: np.ndarray
+    ) -> np.ndarray:
+        """Hessian of the weighted sum times unit vectors, shape (D, m); see :class:`PriorMean`."""
+        k = len(self.potentials)
+        products = super().weighted_products(position, gradients[:k], weights[:k], vectors)
+        here = weights[k:] @ gradients[k:]
+        moved = [
+            self._features.gradient((position + step).reshape(-1, 3), weights[k:])
+            for step in PRODUCT_DISPLACEMENT * vectors.T
+        ]
+        return products + (np.array(moved) - here).T / PRODUCT_DISPLACEMENT
