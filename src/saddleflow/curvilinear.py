@@ -70,6 +70,20 @@ class Distances:
         """
         return self._weights * (self._jacobian @ self._solved(gradient))
 
+    def rates(self, modes: np.ndarray) -> np.ndarray:
+        """Relative changes of the distances along modes, shape (P, m), columns of unit length.
+
+        Those of near atoms count most, so that a mode is known again where the molecule has turned or its
+        substituents have moved.
+
+        Parameters
+        ----------
+        modes : ndarray, shape (D, m)
+            Cartesian directions.
+        """
+        rates = np.sqrt(self._weights)[:, None] * (self._jacobian @ modes)
+        return rates / np.maximum(np.linalg.norm(rates, axis=0), 1e-12)
+
     def curvature(self, pulls: np.ndarray) -> np.ndarray:
         """Cartesian curvature (shape (D, D)) sum_p gamma_p grad grad r_p that `pulls` (shape (P,)) make."""
         size = self._jacobian.shape[1]

@@ -4,8 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from saddleflow import sparrow
+from saddleflow.curvilinear import Distances
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import ScfError
@@ -17,6 +19,7 @@ from saddleflow.searches import gp_dimer, prior_gp_dimer, prior_walk
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import Engine, GPDimer, PriorGPDimer, Start
+from saddleflow.surrogate import prior_mean as prior_mean_module
 from saddleflow.surrogate.inverse_distances import InverseDistances
 from saddleflow.surrogate.kernel import TrainingFeatures
 from saddleflow.surrogate.prior_mean import (
@@ -164,7 +167,7 @@ def test_hessian_of_the_prior_is_made_once_followed_and_made_anew_far_away():
     follows = FollowedHessian(mean, HCN.numbers, 0.3)
     x = HCN.positions.ravel()
     weights = np.array([0.7])
-    for made, shift in ((9, 0.0), (9, 0.05), (9, 0.1), (18, 0.9)):
+    for made, shift in ((9, 0.0), (9, 0.05), (9, 0.1), (21, 0.9)):
         moved = x.copy()
         moved[0] += shift
         hessian = follows.at(moved, mean.energies_gradients(moved)[1], weights)
@@ -188,6 +191,25 @@ def test_a_followed_hessian_stays_near_the_true_one():
     assert np.linalg.norm(followed - true) < 0.6 * np.linalg.norm(start - true)
     modes, exact = internal_modes(followed, x), internal_modes(true, x)
     assert abs(modes.vectors[:, 0] @ exact.vectors[:, 0]) > 0.8
+
+
+def test_a_followed_hessian_that_holds_is_not_made_anew_but_corrected(monkeypatch):
+    mean, weights = prior_mean(FORMALDEHYDE, "GFN1-xTB"), np.ones(1)
+    x = FORMALDEHYDE.positions.ravel().copy()
+    checked, unchecked = (FollowedHessian(mean, FORMALDEHYDE.numbers, limit) for limit in (0.01, 10.0))
+    for follows in (checked, unchecked):
+        follows.at(x, mean.energies_gradients(x)[1], weights)
+    monkeypatch.setattr(prior_mean_module, "FOLLOWED_ERROR", 1e3)
+    with monkeypatch.context() as patch:
+        patch.setattr(mean, "weighted_hessian", None)  # not asked again
+        for _ in range(4):
+            x[[3, 6, 10]] += [0.02, -0.04, 0.03]
+            gradients = mean.energies_gradients(x)[1]
+            corrected, followed = (f.at(x, gradients, weights) for f in (checked, unchecked))
+    true = mean.hessians(x, mean.energies_gradients(x)[1])[0]
+    soft = internal_modes(true, x).vectors[:, :2]
+    assert corrected == pytest.approx(corrected.T)
+    assert np.linalg.norm((corrected - true) @ soft) < 0.7 * np.linalg.norm((followed - true) @ soft)
 
 
 def test_a_surface_that_fails_is_named():
@@ -383,13 +405,36 @@ def test_a_walk_without_a_way_back_is_lost_after_three_evaluations():
     assert lost == [False, False, True]
 
 
-def test_a_walk_with_large_forces_after_many_calls_wanders():
+def test_a_ridge_is_that_of_the_guess_however_the_molecule_has_turned():
     walk, _ = walk_on(FORMALDEHYDE)
-    for _ in range(4):
-        assert not walk._wanders()
-        walk.model.add(walk.model.evaluations[0])
-    force = walk.model.evaluations[0].max_atom_force
-    assert walk._wanders() == (force > 1.0)
+    position = FORMALDEHYDE.positions.ravel()
+    distances = Distances(FORMALDEHYDE.numbers, position)
+    vectors = np.zeros((12, 3))  # the C=O bond, one C-H bond and the other stretch
+    for column, (atom, other) in enumerate(((1, 0), (2, 0), (3, 0))):
+        bond = FORMALDEHYDE.positions[atom] - FORMALDEHYDE.positions[other]
+        vectors[3 * atom : 3 * atom + 3, column] = bond / np.linalg.norm(bond)
+    walk.reactive_rates = distances.rates(vectors[:, 1:2])[:, 0]
+    likeness = np.abs(walk.reactive_rates @ distances.rates(vectors))
+    assert likeness[1] == pytest.approx(1.0)
+    assert likeness[[0, 2]].max() < prior_walk.SAME_MODE
+    assert walk._ridge(distances, Modes(np.array([-9.0, -1.0, 2.0]), vectors)) == 1
+    assert walk._ridge(distances, Modes(np.array([-9.0, 1.0, 2.0]), vectors)) is None
+    assert walk._ridge(distances, Modes(np.array([1.0, 1.0, 2.0]), vectors)) is None
+    turn = Rotation.from_rotvec([0.3, -1.2, 0.7]).as_matrix()
+    turned = Distances(FORMALDEHYDE.numbers, (FORMALDEHYDE.positions @ turn.T).ravel())
+    moved = (vectors.T.reshape(3, -1, 3) @ turn.T).reshape(3, -1).T
+    assert walk._ridge(turned, Modes(np.array([-9.0, -1.0, 2.0]), moved)) == 1
+
+
+def test_rates_are_the_changes_of_the_distances():
+    position = FORMALDEHYDE.positions.ravel()
+    distances = Distances(FORMALDEHYDE.numbers, position)
+    mode = np.random.default_rng(1).normal(size=12)
+    step = 1e-5
+    change = Distances(FORMALDEHYDE.numbers, position + step * mode).lengths - distances.lengths
+    rates = distances.rates(mode[:, None])[:, 0]
+    assert np.linalg.norm(rates) == pytest.approx(1.0)
+    assert np.sign(rates[np.abs(change) > 1e-7]) == pytest.approx(np.sign(change[np.abs(change) > 1e-7]))
 
 
 def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
@@ -408,7 +453,10 @@ def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
 
 
 def test_a_lost_walk_is_followed_by_a_careful_one_from_the_bare_guess(monkeypatch):
-    monkeypatch.setattr(prior_walk.Walk, "_wanders", lambda walk: len(walk.model.evaluations) == 3)
+    def lost_after_three(walk):
+        walk.off_ridge = prior_walk.LOST * (len(walk.model.evaluations) == 3)
+
+    monkeypatch.setattr(prior_walk.Walk, "_keep_to_ridge", lost_after_three)
     result, ledger = run(FORMALDEHYDE, PriorGPDimer())
     assert result.outcome is Outcome.CONVERGED
     assert np.array_equal(ledger.evaluations[3].positions, FORMALDEHYDE.positions)
