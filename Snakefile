@@ -42,7 +42,10 @@ if not workflow.config_settings.configfiles and Path("config/config.yaml").exist
 
 # While another snakemake works here (Snakemake refuses to start a second one only later), its jobs read the
 # inputs, so they must not change.  Processes of single jobs must not write them either.
-locked = any(Path(".snakemake/locks").glob("*.lock")) and "--nolock" not in sys.argv
+locked = any(Path(".snakemake/locks").glob("*.lock")) and not {
+    "--nolock",
+    "--unlock",
+}.intersection(sys.argv)
 plan = prepare_run(
     config,
     main_process=workflow.is_main_process and not locked,

@@ -213,5 +213,8 @@ def plan_from_inputs(settings: Settings) -> RunPlan:
     reactions, methods = planned(settings.results)
     if not reactions or not methods:
         folder = Path(settings.results) / "inputs"
-        raise InputError(f"{folder}: missing or damaged; start snakemake again, it writes this folder")
+        raise InputError(
+            f"{folder}: missing or damaged; start snakemake again, it writes this folder "
+            "(another one may run here: wait for it; or one was killed here: snakemake --unlock first)"
+        )
     return _run_plan({"reactions": reactions, "methods": methods}, settings)

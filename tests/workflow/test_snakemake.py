@@ -174,6 +174,18 @@ def test_a_second_snakemake_does_not_change_what_running_jobs_read(done):
     assert done.jobs("--configfile", "run.yaml") == {}
 
 
+def test_a_killed_snakemake_can_be_unlocked_for_another_configuration(done):
+    locks = done.folder / ".snakemake/locks"
+    locks.mkdir(exist_ok=True)
+    (locks / "0.input.lock").write_text("results/inputs/plan.json\n")
+    done.configure("other.yaml", **settings_of(done) | {"results": "elsewhere"})
+    run = done.snakemake("--cores", "1", "--configfile", "other.yaml")
+    assert run.returncode == 2 and "snakemake --unlock" in run.stderr
+    unlocked = done.snakemake("--unlock", "--configfile", "other.yaml")
+    assert unlocked.returncode == 0, unlocked.stderr
+    assert done.jobs("--configfile", "other.yaml")["search"] > 0
+
+
 MORTAL = '''
 """GFN2-xTB, killed as by a lost node at its fifth call on three atoms, as long as a certain file exists."""
 

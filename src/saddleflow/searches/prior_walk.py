@@ -38,7 +38,7 @@ DUPLICATE_DISTANCE = 2e-5
 """Angstrom. Small: along a stiff mode a step of 1e-4 still moves the force by its convergence threshold."""
 CLEARLY_NEGATIVE = -0.3
 """eV/Angstrom^2: the lowest mode is climbed below this, the one climbed before above it."""
-SAME_MODE = 0.33
+SAME_MODE = 0.4
 """A ridge is another one where the rates at which its mode changes the distances overlap less with those of
 the guess's lowest mode.  Of 89 first walks without this rule 67 stayed above it: 60 of them converged, 57 at
 a saddle that a published program finds.  Of the 22 others 8 did, 2 of them at such a saddle."""
