@@ -10,6 +10,8 @@ from saddleflow.geometry import project_out, rigid_motion_basis
 
 # Gap below which the preconditioner does not amplify a component further, eV/Angstrom^2.
 SMALLEST_GAP = 0.5
+# A start of which less than this part is left without rigid motion says nothing.
+RIGID_START = 1e-6
 
 
 def lowest_mode_by_products(
@@ -51,6 +53,9 @@ def lowest_mode_by_products(
     rigid = rigid if rigid.shape[1] < positions.size else rigid[:, :0]
     levels, shapes = (np.zeros(0), None) if model is None else np.linalg.eigh(0.5 * (model + model.T))
     direction = project_out(rigid, start.ravel())
+    if np.linalg.norm(direction) < RIGID_START * np.linalg.norm(start):
+        # The mode of a search can turn into a rotation of the molecule: any other direction begins then.
+        direction = project_out(rigid, np.random.default_rng(0).standard_normal(positions.size))
     space = np.zeros((positions.size, 0))
     products = np.zeros((positions.size, 0))
     for _ in range(max_products):

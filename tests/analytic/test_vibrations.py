@@ -218,3 +218,16 @@ def test_lowest_mode_of_a_space_that_is_soon_exhausted():
     stretch = np.array([0.0, 0, 1, 0, 0, -1]) / np.sqrt(2)
     mode = lowest_mode_by_products(lambda v: -2.0 * v, np.ones((2, 3)) + stretch.reshape(2, 3), positions, 5)
     assert abs(mode.ravel() @ stretch) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("left", [0.0, 1e-13])
+def test_a_start_that_only_turns_the_molecule_is_replaced(left):
+    """The mode of a search on a linear molecule can have become its rotation."""
+    positions = np.array([[0.0, 0, -1.1], [0, 0, 0], [0, 0, 1.2]])
+    start = np.cross([1.0, 0, 0], positions - positions.mean(axis=0))
+    start = start / np.linalg.norm(start) + left
+    hessian = np.kron(np.array([[1.0, -1, 0], [-1, 2, -1], [0, -1, 1]]), np.diag([-0.5, -0.5, 20.0]))
+    mode = lowest_mode_by_products(lambda vector: hessian @ vector, start, positions, 9).ravel()
+    assert np.linalg.norm(mode) == pytest.approx(1.0)
+    assert np.abs(rigid_motion_basis(positions).T @ mode).max() < 1e-9
+    assert mode @ hessian @ mode < 0
