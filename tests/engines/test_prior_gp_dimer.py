@@ -433,8 +433,8 @@ def test_rates_are_the_changes_of_the_distances():
     step = 1e-5
     change = Distances(FORMALDEHYDE.numbers, position + step * mode).lengths - distances.lengths
     rates = distances.rates(mode[:, None])[:, 0]
-    assert np.linalg.norm(rates) == pytest.approx(1.0)
-    assert np.sign(rates[np.abs(change) > 1e-7]) == pytest.approx(np.sign(change[np.abs(change) > 1e-7]))
+    weighted = np.sqrt(distances._weights) * change
+    assert rates == pytest.approx(weighted / np.linalg.norm(weighted), abs=1e-4)
 
 
 def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
@@ -450,6 +450,17 @@ def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
     assert left(start, modes([-12.0, 1.0, 2.0], (1, 0, 2)))
     assert left(start, modes([-2.0, 1.0, 2.0]))
     assert not left(modes([-0.1, 1.0, 2.0]), modes([0.5, 1.0, 2.0]))
+
+
+def test_a_ridge_is_clear_where_the_guess_s_mode_alone_is_deep():
+    def modes(values, order=(0, 1, 2)):
+        return Modes(np.array(values), np.eye(3)[:, list(order)])
+
+    start, clear = modes([-20.0, 0.1, 2.0]), prior_walk._clear
+    assert clear(start, modes([-18.0, -1.0, 2.0]))
+    assert not clear(start, modes([-18.0, -1.0, 2.0], (1, 0, 2))), "another mode"
+    assert not clear(start, modes([-18.0, -9.0, 2.0])), "not alone"
+    assert not clear(start, modes([-5.0, 0.1, 2.0])), "shallow"
 
 
 def test_a_lost_walk_is_followed_by_a_careful_one_from_the_bare_guess(monkeypatch):

@@ -150,19 +150,13 @@ class Walk:
                 raise
             evaluation = self.evaluate(self.guess.reshape(-1, 3))
         self.model.add(evaluation)
-        modes = internal_modes(self.model.prior_gradient_hessian(self.model.latest)[1], self.model.latest)
-        self._record(evaluation, modes, 0, {})
-        if self.leaves_when_lost and ridge is not None and self._is_clear(ridge):
+        position = self.model.latest
+        gradient, hessian = self.model.prior_gradient_hessian(position)
+        self._record(evaluation, internal_modes(hessian, position), 0, {})
+        modes = self._curvilinear(position, gradient, hessian)[1]
+        if self.leaves_when_lost and ridge is not None and _clear(ridge, modes):
             self.radius, self.max_radius = CLEAR_RADIUS * self.radius, CLEAR_RADIUS * self.max_radius
         return evaluation
-
-    def _is_clear(self, ridge: Modes) -> bool:
-        """Whether the guess's lowest mode is, where the walk begins, the only one that counts."""
-        position = self.model.latest
-        _, modes = self._curvilinear(position, *self.model.prior_gradient_hessian(position))
-        lowest, following = modes.values[0], modes.values[1] if len(modes.values) > 1 else 0.0
-        overlap = abs(ridge.vectors[:, 0] @ modes.vectors[:, 0])
-        return lowest < CLEAR_RIDGE and overlap > CLEAR_OVERLAP and lowest < CLEAR_GAP * following
 
     def _keep_to_ridge(self) -> None:
         """Go back where the last evaluation was off the ridge; count where there is no way back."""
@@ -353,6 +347,13 @@ def _left(start: Modes, modes: Modes) -> bool:
     negative = modes.vectors[:, modes.values < CLEARLY_NEGATIVE]
     likeness = ((negative.T @ start.vectors[:, 0]) ** 2).sum()
     return likeness < SAME_RIDGE or modes.values[0] > SAME_CURVATURE * start.values[0]
+
+
+def _clear(start: Modes, modes: Modes) -> bool:
+    """Whether the lowest mode at the start is, among the modes here, the only one that counts."""
+    lowest, following = modes.values[0], modes.values[1] if len(modes.values) > 1 else 0.0
+    overlap = abs(start.vectors[:, 0] @ modes.vectors[:, 0])
+    return lowest < CLEAR_RIDGE and overlap > CLEAR_OVERLAP and lowest < CLEAR_GAP * following
 
 
 def _capped(step: np.ndarray, limit: float) -> np.ndarray:

@@ -171,12 +171,7 @@ class LearnedMean(PriorMean):
         """Hessian of the weighted sum, shape (D, D); see :class:`PriorMean`."""
         k = len(self.potentials)
         hessian = super().weighted_hessian(position, gradients[:k], weights[:k])
-        here = weights[k:] @ gradients[k:]
-        moved = [
-            self._features.gradient((position + step).reshape(-1, 3), weights[k:])
-            for step in DISPLACEMENT * np.eye(position.size)
-        ]
-        own = (np.array(moved) - here) / DISPLACEMENT
+        own = self._changes(position, gradients, weights, DISPLACEMENT * np.eye(position.size)) / DISPLACEMENT
         return hessian + 0.5 * (own + own.T)
 
     def weighted_products(
@@ -185,9 +180,13 @@ class LearnedMean(PriorMean):
         """Hessian of the weighted sum times unit vectors, shape (D, m); see :class:`PriorMean`."""
         k = len(self.potentials)
         products = super().weighted_products(position, gradients[:k], weights[:k], vectors)
-        here = weights[k:] @ gradients[k:]
-        moved = [
-            self._features.gradient((position + step).reshape(-1, 3), weights[k:])
-            for step in PRODUCT_DISPLACEMENT * vectors.T
-        ]
-        return products + (np.array(moved) - here).T / PRODUCT_DISPLACEMENT
+        changes = self._changes(position, gradients, weights, PRODUCT_DISPLACEMENT * vectors.T)
+        return products + changes.T / PRODUCT_DISPLACEMENT
+
+    def _changes(
+        self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray, steps: np.ndarray
+    ) -> np.ndarray:
+        """How the gradient of the learned part changes along steps (shape (m, D)), shape (m, D)."""
+        k = len(self.potentials)
+        moved = [self._features.gradient((position + step).reshape(-1, 3), weights[k:]) for step in steps]
+        return np.array(moved) - weights[k:] @ gradients[k:]
