@@ -255,12 +255,13 @@ class PriorGPDimer(Method):
     """Standard deviation of energies, eV."""
     gradient_noise: Annotated[float, Field(gt=0)] = 1e-3
     """Standard deviation of gradient components, eV/Angstrom."""
-    trust_radius: Annotated[float, Field(gt=0)] = 0.3
-    """First trust radius: largest motion of an atom from one evaluation to the next, Angstrom."""
-    max_trust_radius: Annotated[float, Field(gt=0)] = 0.6
-    """The radius grows up to this where predictions are good, Angstrom."""
+    trusted_error: Annotated[float, Field(gt=0)] = 1.0
+    """A phase ends where the expected error of the predicted gradient is more than this times the force
+    before."""
+    max_trust_radius: Annotated[float, Field(gt=0)] = 0.8
+    """Largest motion of an atom from one evaluation to the next, Angstrom."""
     min_trust_radius: Annotated[float, Field(gt=0)] = 0.05
-    """The radius shrinks down to this where they are bad, Angstrom."""
+    """So far an atom may move whatever the expected error, Angstrom."""
     max_atom_step: Annotated[float, Field(gt=0)] = 0.12
     """Largest motion of an atom in one step on the surrogate, Angstrom."""
     max_inner_steps: Annotated[int, Field(ge=1)] = 60
@@ -271,8 +272,6 @@ class PriorGPDimer(Method):
     """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
     """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
-    careful_trust_radius: Annotated[float, Field(gt=0)] = 0.15
-    """First trust radius, half the largest one, of the second walk, from the bare guess, Angstrom."""
     patience: Annotated[int, Field(ge=1)] = 20
     """Calls of the first walk at most, and of the second; then the published GP-dimer takes over."""
 

@@ -15,6 +15,9 @@ from saddleflow.searches.prior_walk import Walk
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import GPDimer, PriorGPDimer
 
+CAREFUL_TRUST = 0.5
+"""Part of the trusted error and of the largest trust radius with which the careful walk begins."""
+
 
 def search(
     evaluate: Evaluate,
@@ -28,18 +31,14 @@ def search(
     Without a direction (zeros) the first walk climbs the surrogate's lowest mode, and the published search
     asks for one when its turn comes.
     """
-    result = Walk(evaluate, reaction, method, direction, trace, leaves_when_lost=True).run()
+    first = Walk(evaluate, reaction, method, direction, trace, leaves_when_lost=True)
+    result = first.run()
     if result is not None:
         return result
     # Most walks that get lost fell off the ridge while the strain relaxed.  The bare guess is still on it.
-    careful = method.model_copy(
-        update={
-            "trust_radius": method.careful_trust_radius,
-            "max_trust_radius": 2.0 * method.careful_trust_radius,
-            "relaxation_distance": 0.0,
-        }
-    )
-    result = Walk(evaluate, reaction, careful, direction, trace).run()
+    careful = method.model_copy(update={"relaxation_distance": 0.0})
+    asked = tuple(first.model.evaluations)
+    result = Walk(evaluate, reaction, careful, direction, trace, trust=CAREFUL_TRUST, asked=asked).run()
     if result is not None:
         return result
     # Where the prior leads astray the published search, which knows nothing of it, starts from the guess:

@@ -52,11 +52,11 @@ class PriorModel:
                 self._drop(failure.number)
         return self._cache[1]
 
-    def _prior_hessian(self, position: np.ndarray) -> np.ndarray:
+    def _prior_hessian(self, position: np.ndarray, checked_within: float | None = None) -> np.ndarray:
         """Hessian of the prior mean as weighted now, shape (D, D)."""
         while True:
             try:
-                return self._hessian.at(position, self.prior(position)[1], self.weights)
+                return self._hessian.at(position, self.prior(position)[1], self.weights, checked_within)
             except SurfaceFailed as failure:
                 self._drop(failure.number)
 
@@ -87,9 +87,15 @@ class PriorModel:
             return self._mean.weight_prior(self.method.prior_weight_sigma).mean
         return self.process.weights
 
-    def prior_gradient_hessian(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient (D,) and Hessian (D, D) of the prior mean before anything was observed."""
-        hessian = self._prior_hessian(position)
+    def prior_gradient_hessian(
+        self, position: np.ndarray, checked_within: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (D,) and Hessian (D, D) of the prior mean before anything was observed.
+
+        The Hessian is checked where an atom has moved by `checked_within` (Angstrom) since it last was; by
+        default by the method's `hessian_rebuild_distance`.
+        """
+        hessian = self._prior_hessian(position, checked_within)
         return self.weights @ self.prior(position)[1], hessian
 
     def add(self, evaluation: Evaluation) -> None:
@@ -146,6 +152,11 @@ class PriorModel:
         return Prediction(
             energy, -gradient.reshape(-1, 3), *self.process.standard_deviations(position, prior)
         )
+
+    def gradient_sigma(self, position: np.ndarray) -> float:
+        """Root mean square standard deviation of the gradient's components, eV/Angstrom."""
+        prior = self.prior(position)  # first: it may replace the process
+        return self.process.standard_deviations(position, prior)[1]
 
     def nearest(self, position: np.ndarray) -> float:
         """Distance to the nearest observation: largest motion of an atom after alignment, Angstrom."""

@@ -1,14 +1,15 @@
 """Walk to a saddle on a Gaussian process that corrects cheap surfaces, one evaluation a phase.
 
 Before the first evaluation the strain of the guess relaxes on the prior surface, in stiff modes only.  Each
-phase walks on the surrogate, up its lowest mode and down all others, until the surrogate is stationary or an
-atom has moved by the trust radius; the radius follows the errors of the predictions.  Modes and steps are
+phase walks on the surrogate, up its lowest mode and down all others, until the surrogate is stationary or its
+expected error too large (:mod:`saddleflow.searches.trust_region`).  Modes and steps are
 those of curvilinear coordinates (:mod:`saddleflow.curvilinear`): in Cartesian ones the lowest mode of a
 strained guess is often no reaction but a compressed bond that would turn aside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,14 +23,10 @@ from saddleflow.searches.base import is_converged
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.start_direction import start_positions
+from saddleflow.searches.trust_region import SMALL_FORCE, TrustRegion
 from saddleflow.settings import PriorGPDimer
 from saddleflow.vibrations import Modes, internal_modes
 
-SMALL_FORCE, LONGEST_RADIUS = 0.3, 1.0
-"""Below this force (eV/Angstrom) an error is measured against it and the trust radius may double up to the
-second (Angstrom), so that a soft mode is followed in long steps; and a walk may go on beyond its patience."""
-GOOD, BAD = 0.3, 0.8
-"""Error of the predicted gradient over the force before: the radius grows below GOOD, shrinks above BAD."""
 REJECTED = 1.5
 """With an error above this and a larger force, the search goes back to where it came from."""
 STATIONARY = 0.03
@@ -47,19 +44,18 @@ SOFT = 1.0
 LOST = 3
 """Evaluations in turn without a clearly negative mode after which a walk has lost the ridge it started on."""
 RETURNS = 3
-"""So often a walk goes back to its last point on the ridge, with half the radius and what it has learned."""
+"""So often a walk goes back to its last point on the ridge, with half the trust and what it has learned."""
 NEARLY_CONVERGED = 0.1
 """eV/Angstrom: below this force a walk goes on, since the mode of a saddle can be soft."""
-CLEAR_RIDGE, CLEAR_OVERLAP, CLEAR_GAP = -8.0, 0.8, 3.0
-"""A ridge is clear where the lowest curvature is below the first (eV/Angstrom^2), its mode still overlaps so
-much with the guess's lowest one, and it is so many times the next curvature."""
-CLEAR_RADIUS = 1.5
-"""Factor of the trust radii of a first walk on a clear ridge."""
 MORE_PATIENCE = 1.5
-"""Of a walk whose forces are small already."""
-SAME_RIDGE, SAME_CURVATURE = 0.5, 0.5
-"""Relaxing ends before less than so much of the guess's lowest mode is in the negative modes, in squares, or
-the lowest curvature falls below so much of the guess's: further on is another ridge, or none."""
+"""Of a walk whose forces are small already (`SMALL_FORCE`)."""
+RELAXED_OVERLAP, SAME_CURVATURE = 0.7, 0.3
+"""Relaxing ends before the rates of no clearly negative mode overlap by the first with those of the guess's
+lowest one, or the lowest curvature falls below so much of the guess's: further on the ridge is another one
+or at its end."""
+RELAXED_CHECK = 0.1
+"""Angstrom: so often the softest modes are checked while the guess relaxes.  Of 60 guesses 15 had lost their
+ridge by relaxing, unseen by a Hessian that was followed for 0.3 Angstrom; all of their first walks failed."""
 CONVEX_STEP = 0.1
 """Angstrom: step of the fastest atom uphill where no mode is negative."""
 
@@ -96,7 +92,11 @@ class Walk:
     trace : list of TracePoint
         Taken further.
     leaves_when_lost : bool
-        End where the ridge is lost, before patience is used up; on a clear ridge the trust radii are larger.
+        End where the ridge is lost, before patience is used up.
+    trust : float
+        How much of the method's trusted error and largest trust radius the walk begins with.
+    asked : sequence of Evaluation
+        Those of an earlier walk; the point that this one begins with is not evaluated again.
     """
 
     def __init__(
@@ -107,6 +107,8 @@ class Walk:
         direction: np.ndarray,
         trace: list[TracePoint],
         leaves_when_lost: bool = False,
+        trust: float = 1.0,
+        asked: Sequence[Evaluation] = (),
     ):
         self.evaluate = evaluate
         self.method = method
@@ -115,7 +117,8 @@ class Walk:
         self.model = PriorModel(reaction, method)
         length = np.linalg.norm(direction)
         self.reactive: np.ndarray | None = direction.ravel() / length if length else None
-        self.radius, self.max_radius = method.trust_radius, method.max_trust_radius
+        self.trust = TrustRegion(method, trust)
+        self.asked = asked
         self.guess = start_positions(reaction, method.start, direction / (length or 1.0)).ravel()
         self.base = 0
         self.reactive_rates: np.ndarray | None = None
@@ -142,21 +145,24 @@ class Walk:
 
     def _first(self) -> Evaluation:
         """Evaluate the guess after its strain has relaxed; the bare guess where that has no SCF solution."""
-        relaxed, ridge = self._relaxed(self.guess)
+        relaxed = self._relaxed(self.guess)
         try:
-            evaluation = self.evaluate(relaxed.reshape(-1, 3))
+            evaluation = self._first_evaluation(relaxed)
         except (ScfError, GeometryError):
             if np.array_equal(relaxed, self.guess):
                 raise
-            evaluation = self.evaluate(self.guess.reshape(-1, 3))
+            evaluation = self._first_evaluation(self.guess)
         self.model.add(evaluation)
-        position = self.model.latest
-        gradient, hessian = self.model.prior_gradient_hessian(position)
-        self._record(evaluation, internal_modes(hessian, position), 0, {})
-        modes = self._curvilinear(position, gradient, hessian)[1]
-        if self.leaves_when_lost and ridge is not None and _clear(ridge, modes):
-            self.radius, self.max_radius = CLEAR_RADIUS * self.radius, CLEAR_RADIUS * self.max_radius
+        if all(evaluation is not earlier for earlier in self.asked):
+            _, hessian = self.model.prior_gradient_hessian(self.model.latest)
+            self._record(evaluation, internal_modes(hessian, self.model.latest), 0, {})
         return evaluation
+
+    def _first_evaluation(self, position: np.ndarray) -> Evaluation:
+        for earlier in self.asked:
+            if np.array_equal(earlier.positions.ravel(), position):
+                return earlier
+        return self.evaluate(position.reshape(-1, 3))
 
     def _keep_to_ridge(self) -> None:
         """Go back where the last evaluation was off the ridge; count where there is no way back."""
@@ -166,7 +172,7 @@ class Walk:
             return
         elif self.ridge is not None and self.returns < RETURNS and self._on_ridge(self.ridge[0]):
             self.base, self.reactive = self.ridge
-            self.radius = max(0.5 * self.radius, self.method.min_trust_radius)
+            self.trust.halve()
             self.returns += 1
         else:
             self.off_ridge += 1
@@ -195,28 +201,36 @@ class Walk:
         distances = Distances(self.numbers, position)
         return distances, internal_modes(distances.strain_free(gradient, hessian), position)
 
-    def _relaxed(self, guess: np.ndarray) -> tuple[np.ndarray, Modes | None]:
-        """Guess after the stiff modes of the prior surface have relaxed, and the modes before."""
+    def _relaxed(self, guess: np.ndarray) -> np.ndarray:
+        """Guess after the stiff modes of the prior surface have relaxed, shape (D,)."""
         method, model = self.method, self.model
         position, before, ridge = guess, guess, None
         try:
             for _ in range(method.max_inner_steps):
-                gradient, hessian = model.prior_gradient_hessian(position)
+                gradient, hessian = model.prior_gradient_hessian(position, RELAXED_CHECK)
                 distances, modes = self._curvilinear(position, gradient, hessian)
                 if ridge is None:
                     ridge = modes
                     if modes.values[0] < CLEARLY_NEGATIVE:
                         self.reactive_rates = distances.rates(modes.vectors[:, :1])[:, 0]
-                if _left(ridge, modes):
-                    return before, ridge
+                if self._left(ridge, distances, modes):
+                    return before
                 step = _capped(stiff_step(gradient, modes, method.relaxation_stiffness), method.max_atom_step)
                 new = distances.moved(step)
                 if _moved(new, guess) > method.relaxation_distance or largest_motion(step) < 0.005:
                     break
                 position, before = new, position
         except (ScfError, GeometryError):
-            return guess, None
-        return position, ridge
+            return guess
+        return position
+
+    def _left(self, start: Modes, distances: Distances, modes: Modes) -> bool:
+        """Whether relaxing has left the ridge of the guess, whose modes are `start`."""
+        if self.reactive_rates is None:
+            return False
+        rates = distances.rates(modes.vectors[:, modes.values < CLEARLY_NEGATIVE])
+        likeness = np.abs(self.reactive_rates @ rates).max(initial=0.0)
+        return likeness < RELAXED_OVERLAP or modes.values[0] > SAME_CURVATURE * start.values[0]
 
     def _phase(self, base: int) -> Phase:
         """Walk on the surrogate from an observed point."""
@@ -241,7 +255,7 @@ class Walk:
         method, model = self.method, self.model
         position, climbed = start, self.reactive
         phase: Phase | None = None
-        on_ridge = False
+        on_ridge, use = False, 0.0
         for count in range(method.max_inner_steps):
             try:
                 gradient, hessian = model.gradient_hessian(position)
@@ -270,12 +284,24 @@ class Walk:
             else:
                 step = saddle_step(gradient, modes, uphill, method.max_atom_step)
             new = distances.moved(step)
-            if _moved(new, start) > self.radius:
-                fraction = _fraction_inside(position, step, start, self.radius)
-                return Phase(distances.moved(fraction * step), modes, uphill, False, count + 1)
+            before, use = use, self._use(new, start)
+            if use > 1.0:
+                # Both parts of the use grow about linearly along a step; asking more often costs gradients.
+                least = method.min_trust_radius / _moved(new, start) if count == 0 else 0.0
+                end = distances.moved(max((1.0 - before) / (use - before), least) * step)
+                return Phase(end, modes, uphill, False, count + 1)
             position = new
             phase = Phase(position, modes, uphill, False, count + 1)
         return phase
+
+    def _use(self, position: np.ndarray, start: np.ndarray) -> float:
+        """Part of the trust region that is used up at a position (shape (D,)), from an observed one."""
+        try:
+            return self.trust.use(
+                _moved(position, start), lambda: self.model.gradient_sigma(position), self._force()
+            )
+        except GeometryError:
+            return 2.0  # no cheap surface there: half-way the truth has to be asked
 
     def _next(self, phase: Phase) -> Evaluation:
         """Evaluate the end of a phase; half-way back where that has no solution."""
@@ -291,16 +317,9 @@ class Walk:
                 if attempt == 3:
                     raise
                 position = 0.5 * (position + start)
-                self.radius = max(0.5 * self.radius, self.method.min_trust_radius)
+                self.trust.halve()
         error = largest_motion((prediction.forces - evaluation.forces).ravel())
-        ratio = error / max(force, SMALL_FORCE)
-        if ratio < GOOD:
-            if force < SMALL_FORCE:
-                self.radius = min(2.0 * self.radius, max(self.max_radius, LONGEST_RADIUS))
-            else:
-                self.radius = min(1.5 * self.radius, self.max_radius)
-        elif ratio > BAD:
-            self.radius = max(0.6 * self.radius, self.method.min_trust_radius)
+        ratio = self.trust.observe(error, prediction.force_sigma, force)
         model.add(evaluation)
         if not (ratio > REJECTED and evaluation.max_atom_force > force):
             self.base = len(model.evaluations) - 1
@@ -309,8 +328,9 @@ class Walk:
             "base": model.evaluations[base].index,
             "inner_steps": phase.steps,
             "stationary": phase.stationary,
-            "trust_radius": self.radius,
+            "trust_radius": self.trust.radius,
             "error_ratio": ratio,
+            "error_per_sigma": self.trust.error_per_sigma,
         }
         self._record(evaluation, phase.modes, phase.uphill, notes)
         return evaluation
@@ -340,22 +360,6 @@ class Walk:
         )
 
 
-def _left(start: Modes, modes: Modes) -> bool:
-    """Whether the ridge of the modes at the start is not that of the modes here."""
-    if start.values[0] > CLEARLY_NEGATIVE:
-        return False
-    negative = modes.vectors[:, modes.values < CLEARLY_NEGATIVE]
-    likeness = ((negative.T @ start.vectors[:, 0]) ** 2).sum()
-    return likeness < SAME_RIDGE or modes.values[0] > SAME_CURVATURE * start.values[0]
-
-
-def _clear(start: Modes, modes: Modes) -> bool:
-    """Whether the lowest mode at the start is, among the modes here, the only one that counts."""
-    lowest, following = modes.values[0], modes.values[1] if len(modes.values) > 1 else 0.0
-    overlap = abs(start.vectors[:, 0] @ modes.vectors[:, 0])
-    return lowest < CLEAR_RIDGE and overlap > CLEAR_OVERLAP and lowest < CLEAR_GAP * following
-
-
 def _capped(step: np.ndarray, limit: float) -> np.ndarray:
     longest = largest_motion(step)
     return step if longest <= limit else step * (limit / longest)
@@ -363,15 +367,3 @@ def _capped(step: np.ndarray, limit: float) -> np.ndarray:
 
 def _moved(position: np.ndarray, reference: np.ndarray) -> float:
     return largest_displacement(position.reshape(-1, 3), reference.reshape(-1, 3))
-
-
-def _fraction_inside(position: np.ndarray, step: np.ndarray, centre: np.ndarray, radius: float) -> float:
-    """Part of a step that ends on the trust sphere."""
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        middle = 0.5 * (low + high)
-        if _moved(position + middle * step, centre) > radius:
-            high = middle
-        else:
-            low = middle
-    return low

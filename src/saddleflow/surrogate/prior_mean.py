@@ -279,7 +279,13 @@ class FollowedHessian:
         self._mean = mean
         self.reset()
 
-    def at(self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def at(
+        self,
+        position: np.ndarray,
+        gradients: np.ndarray,
+        weights: np.ndarray,
+        checked_within: float | None = None,
+    ) -> np.ndarray:
         """Hessian, shape (D, D), at a flat position.
 
         Parameters
@@ -290,6 +296,8 @@ class FollowedHessian:
             Of the methods there, eV/Angstrom.
         weights : ndarray, shape (k,)
             Of the methods.
+        checked_within : float, optional
+            Instead of the rebuild distance, Angstrom.
 
         Raises
         ------
@@ -305,7 +313,7 @@ class FollowedHessian:
             hessian = distances.carried(self._strain_free, origin)
             self._strain_free = secant_update(hessian, *distances.secant(gradient, origin, weights @ before))
         if self._strain_free is None or (
-            self._moved(position) > self._rebuild_distance
+            self._moved(position) > (checked_within or self._rebuild_distance)
             and not self._holds(position, gradients, weights, strain)
         ):
             self._strain_free = self._mean.weighted_hessian(position, gradients, weights) - strain

@@ -1,0 +1,57 @@
+"""How far a walk trusts its surrogate."""
+
+import numpy as np
+import pytest
+
+from saddleflow.searches.trust_region import FIRST_ERROR, TOLERATED_FORCE, TrustRegion
+from saddleflow.settings import PriorGPDimer
+
+METHOD = PriorGPDimer(trusted_error=1.0, max_trust_radius=0.8, min_trust_radius=0.05)
+
+
+def unasked():
+    raise AssertionError("the standard deviation decides nothing here")
+
+
+def test_walks_on_while_the_expected_error_is_below_the_force():
+    trust = TrustRegion(METHOD)
+    assert trust.use(0.3, lambda: 1.5 / FIRST_ERROR, 2.0) == pytest.approx(0.75)
+    assert trust.use(0.3, lambda: 2.5 / FIRST_ERROR, 2.0) == pytest.approx(1.25)
+    small = trust.use(0.3, lambda: 0.9 * TOLERATED_FORCE / FIRST_ERROR, 0.01)
+    assert small == pytest.approx(0.9), "small errors are mended by the next evaluation"
+
+
+def test_radii_hold_whatever_the_expected_error():
+    trust = TrustRegion(METHOD)
+    assert trust.use(0.04, unasked, 0.1) == pytest.approx(0.05)
+    assert trust.use(0.88, unasked, 100.0) == pytest.approx(1.1)
+    trust.halve()
+    assert trust.use(0.44, unasked, 100.0) == pytest.approx(1.1)
+
+
+def test_learns_how_wrong_its_standard_deviations_are():
+    """Errors that are ten times the standard deviation: so much is expected after some of them."""
+    trust = TrustRegion(METHOD)
+    for _ in range(30):
+        trust.observe(1.0, 0.1, 2.0)
+    assert trust.error_per_sigma == pytest.approx(10.0, rel=0.05)
+    assert trust.use(0.3, lambda: 0.3, 2.0) > 1.0
+    for _ in range(30):
+        trust.observe(0.1, 0.1, 2.0)
+    assert trust.use(0.3, lambda: 0.3, 2.0) < 1.0
+
+
+def test_grows_again_where_predictions_are_good_up_to_where_it_began():
+    trust = TrustRegion(METHOD, 0.25)
+    assert trust.radius == pytest.approx(0.2)
+    assert trust.observe(1.0, 0.3, 2.0) == pytest.approx(0.5)
+    assert trust.radius == pytest.approx(0.2)
+    for _ in range(5):
+        trust.observe(0.1, 0.3, 2.0)
+    assert trust.radius == pytest.approx(0.8)
+
+
+def test_an_exact_prediction_is_no_division_by_zero():
+    trust = TrustRegion(METHOD)
+    trust.observe(0.0, 0.0, 1.0)
+    assert np.isfinite(trust.error_per_sigma) and trust.error_per_sigma > 0.0
