@@ -269,11 +269,11 @@ class PriorGPDimer(Method):
     hessian_rebuild_distance: Annotated[float, Field(gt=0)] = 0.3
     """The prior's Hessian is made anew when an atom has moved so far, Angstrom."""
     relaxation_distance: Annotated[float, Field(ge=0)] = 0.5
-    """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
+    """Before a second walk the strain of the guess relaxes on the prior by at most this, Angstrom."""
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
     """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
     patience: Annotated[int, Field(ge=1)] = 20
-    """Calls of the first walk at most, and of the second; then the published GP-dimer takes over."""
+    """Calls of each of three walks at most; then the published GP-dimer takes over."""
 
     @property
     def starts_along_direction(self) -> bool:

@@ -1,7 +1,5 @@
 """Search on top of an xTB prior: its surrogate by differences, its searches with another xTB as the truth."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -288,16 +286,17 @@ def test_survives_an_scf_failure_on_the_way():
     result, ledger = run(FORMALDEHYDE, PriorGPDimer(), fail_at=(1, 4))
     assert result.outcome is Outcome.CONVERGED
     assert sum(bool(e.error) for e in ledger.evaluations) == 2
-    # The relaxed guess had no solution: the bare one was evaluated instead.
-    assert np.array_equal(ledger.evaluations[1].positions, FORMALDEHYDE.positions)
+    # The bare guess had no solution: the relaxed one was evaluated instead.
+    assert np.array_equal(ledger.evaluations[0].positions, FORMALDEHYDE.positions)
+    assert 0.01 < largest_displacement(ledger.evaluations[1].positions, FORMALDEHYDE.positions) < 0.5
 
 
 def test_the_published_search_takes_over_when_patience_is_used_up():
     result, ledger = run(FORMALDEHYDE, PriorGPDimer(patience=2))
     assert result.outcome is Outcome.CONVERGED
     assert "rotation" in ledger.calls
-    # Two calls of each walk; the second one and the published search start at the bare guess.
-    assert np.array_equal(ledger.evaluations[4].positions, FORMALDEHYDE.positions)
+    # Two calls of each walk, of which the careful one begins where the first did; then the published search.
+    assert np.array_equal(ledger.evaluations[5].positions, FORMALDEHYDE.positions)
 
 
 def test_no_hessian_for_a_direction_unless_the_published_search_needs_it(monkeypatch):
@@ -479,29 +478,33 @@ def test_the_softest_modes_are_checked_as_often_as_asked():
     assert [at(0.0), at(0.15), at(0.15, 0.1), at(0.2, 0.1)] == [0, 0, 1, 1]
 
 
-def test_a_lost_walk_is_followed_by_a_careful_one_from_the_bare_guess(monkeypatch):
-    def lost_after_three(walk):
-        walk.off_ridge = prior_walk.LOST * (len(walk.model.evaluations) == 3)
+def walks_that_get_lost(monkeypatch, count):
+    """Let so many walks lose the ridge at their third evaluation."""
+    lost = []
 
-    monkeypatch.setattr(prior_walk.Walk, "_keep_to_ridge", lost_after_three)
+    def keep_to_ridge(walk):
+        if len(walk.model.evaluations) == 3 and len(lost) < count:
+            lost.append(walk)
+            walk.off_ridge = prior_walk.LOST
+
+    monkeypatch.setattr(prior_walk.Walk, "_keep_to_ridge", keep_to_ridge)
+
+
+def test_a_lost_walk_is_followed_by_one_from_the_relaxed_guess(monkeypatch):
+    walks_that_get_lost(monkeypatch, 1)
     result, ledger = run(FORMALDEHYDE, PriorGPDimer())
     assert result.outcome is Outcome.CONVERGED
-    assert np.array_equal(ledger.evaluations[3].positions, FORMALDEHYDE.positions)
+    assert np.array_equal(ledger.evaluations[0].positions, FORMALDEHYDE.positions)
+    assert 0.01 < largest_displacement(ledger.evaluations[3].positions, FORMALDEHYDE.positions) < 0.5
     assert "rotation" not in ledger.calls
-    steps = [
-        largest_displacement(after.positions, before.positions)
-        for before, after in itertools.pairwise(ledger.evaluations[3:])
-    ]
-    assert steps[0] < 0.41
 
 
-def test_a_careful_walk_does_not_ask_again_what_the_first_one_asked(monkeypatch):
-    def lost_after_three(walk):
-        walk.off_ridge = prior_walk.LOST * (len(walk.model.evaluations) == 3)
-
-    monkeypatch.setattr(prior_walk.Walk, "_keep_to_ridge", lost_after_three)
-    result, ledger = run(FORMALDEHYDE, PriorGPDimer(relaxation_distance=0.0))
+def test_the_third_walk_is_careful_and_asks_nothing_again(monkeypatch):
+    walks_that_get_lost(monkeypatch, 2)
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer())
     assert result.outcome is Outcome.CONVERGED
     positions = [evaluation.positions for evaluation in ledger.evaluations]
     assert sum(np.array_equal(x, FORMALDEHYDE.positions) for x in positions) == 1
     assert [point.evaluation for point in result.trace] == list(range(len(positions)))
+    assert largest_displacement(positions[6], FORMALDEHYDE.positions) < 0.41
+    assert "rotation" not in ledger.calls

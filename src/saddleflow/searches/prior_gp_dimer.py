@@ -1,14 +1,14 @@
 """Saddle search on a Gaussian process that corrects cheap surfaces.
 
-A walk (:mod:`saddleflow.searches.prior_walk`) that loses the ridge or its patience is followed by a careful
-one from the bare guess, that by the published search, within one budget.
+A walk (:mod:`saddleflow.searches.prior_walk`) from the bare guess that loses the ridge or its patience is
+followed by one from the relaxed guess, by a careful one and by the published search, within one budget.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from saddleflow.evaluation import Evaluate, SearchResult, TracePoint
+from saddleflow.evaluation import Evaluate, Evaluation, SearchResult, TracePoint
 from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer
 from saddleflow.searches.prior_walk import Walk
@@ -31,16 +31,16 @@ def search(
     Without a direction (zeros) the first walk climbs the surrogate's lowest mode, and the published search
     asks for one when its turn comes.
     """
-    first = Walk(evaluate, reaction, method, direction, trace, leaves_when_lost=True)
-    result = first.run()
-    if result is not None:
-        return result
-    # Most walks that get lost fell off the ridge while the strain relaxed.  The bare guess is still on it.
-    careful = method.model_copy(update={"relaxation_distance": 0.0})
-    asked = tuple(first.model.evaluations)
-    result = Walk(evaluate, reaction, careful, direction, trace, trust=CAREFUL_TRUST, asked=asked).run()
-    if result is not None:
-        return result
+    # The guess is on its ridge, however strained.  A walk that got lost would do so again from there, so the
+    # next one relaxes the strain on the prior first, and only the last one steps more carefully.
+    bare = method.model_copy(update={"relaxation_distance": 0.0})
+    asked: list[Evaluation] = []
+    for settings, trust, leaves in ((bare, 1.0, True), (method, 1.0, True), (bare, CAREFUL_TRUST, False)):
+        walk = Walk(evaluate, reaction, settings, direction, trace, leaves, trust, asked)
+        result = walk.run()
+        if result is not None:
+            return result
+        asked += walk.model.evaluations
     # Where the prior leads astray the published search, which knows nothing of it, starts from the guess:
     # in its most robust form, since it is the last resort.
     published = GPDimer(

@@ -1,6 +1,6 @@
 """Walk to a saddle on a Gaussian process that corrects cheap surfaces, one evaluation a phase.
 
-Before the first evaluation the strain of the guess relaxes on the prior surface, in stiff modes only.  Each
+Before the first evaluation the strain of the guess may relax on the prior surface, in stiff modes only.  Each
 phase walks on the surrogate, up its lowest mode and down all others, until the surrogate is stationary or its
 expected error too large (:mod:`saddleflow.searches.trust_region`).  Modes and steps are
 those of curvilinear coordinates (:mod:`saddleflow.curvilinear`): in Cartesian ones the lowest mode of a
@@ -128,7 +128,10 @@ class Walk:
 
     def run(self) -> SearchResult | None:
         """Walk until the forces vanish; None when the ridge, patience or solvable geometries are lost."""
-        latest = self._first()
+        try:
+            latest = self._first()
+        except (ScfError, GeometryError):
+            return None
         while not is_converged(latest, self.method.convergence):
             more = MORE_PATIENCE if self._force() < SMALL_FORCE else 1.0
             if len(self.model.evaluations) >= more * self.method.patience:
