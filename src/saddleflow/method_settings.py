@@ -269,7 +269,7 @@ class PriorGPDimer(Method):
     hessian_rebuild_distance: Annotated[float, Field(gt=0)] = 0.3
     """The prior's Hessian is made anew when an atom has moved so far, Angstrom."""
     relaxation_distance: Annotated[float, Field(ge=0)] = 0.5
-    """Before a second walk the strain of the guess relaxes on the prior by at most this, Angstrom."""
+    """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
     """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
     patience: Annotated[int, Field(ge=1)] = 20

@@ -63,7 +63,7 @@ def test_learning_again_makes_the_same_bytes_in_any_order_of_the_files(folder):
 
 
 def test_searches_that_follow_need_fewer_calls(folder):
-    seeds = (10, 14, 15)  # from the others both go on to one saddle or another
+    seeds = (9, 10, 13, 15, 22)  # from the others both go on to one saddle or another
     before = [searched(guess(seed)) for seed in seeds]
     after = [searched(guess(seed), learned_prior=str(folder / "learned.h5")) for seed in seeds]
     assert all(run.result.outcome is Outcome.CONVERGED for run in before + after)

@@ -1,7 +1,8 @@
 """Saddle search on a Gaussian process that corrects cheap surfaces.
 
-A walk (:mod:`saddleflow.searches.prior_walk`) from the bare guess that loses the ridge or its patience is
-followed by one from the relaxed guess, by a careful one and by the published search, within one budget.
+A walk (:mod:`saddleflow.searches.prior_walk`) begins at the guess, relaxed where it surely stays on its
+ridge.  One that loses the ridge or its patience is followed by one from the guess as far as it can relax, by
+a careful one from the bare guess and by the published search, within one budget.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from saddleflow.evaluation import Evaluate, Evaluation, SearchResult, TracePoint
 from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer
-from saddleflow.searches.prior_walk import Walk
+from saddleflow.searches.prior_walk import Relaxation, Walk
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import GPDimer, PriorGPDimer
 
@@ -31,16 +32,19 @@ def search(
     Without a direction (zeros) the first walk climbs the surrogate's lowest mode, and the published search
     asks for one when its turn comes.
     """
-    # The guess is on its ridge, however strained.  A walk that got lost would do so again from there, so the
-    # next one relaxes the strain on the prior first, and only the last one steps more carefully.
-    bare = method.model_copy(update={"relaxation_distance": 0.0})
     asked: list[Evaluation] = []
-    for settings, trust, leaves in ((bare, 1.0, True), (method, 1.0, True), (bare, CAREFUL_TRUST, False)):
-        walk = Walk(evaluate, reaction, settings, direction, trace, leaves, trust, asked)
+    bare = True
+    for relaxation in Relaxation:
+        if relaxation is Relaxation.PARTIAL and not bare:
+            continue  # the first walk began at the relaxed guess already
+        last = relaxation is Relaxation.NONE
+        trust = CAREFUL_TRUST if last else 1.0
+        walk = Walk(evaluate, reaction, method, direction, trace, last, relaxation, trust, asked)
         result = walk.run()
         if result is not None:
             return result
         asked += walk.model.evaluations
+        bare = walk.began_bare
     # Where the prior leads astray the published search, which knows nothing of it, starts from the guess:
     # in its most robust form, since it is the last resort.
     published = GPDimer(

@@ -60,6 +60,10 @@ class PriorModel:
             except SurfaceFailed as failure:
                 self._drop(failure.number)
 
+    def renew_hessian(self) -> None:
+        """Make the Hessian of the mean anew where it is asked for next."""
+        self._hessian.reset()
+
     def _drop(self, number: int) -> None:
         """Go on without a surface that has no answer where the search is."""
         self._mean.drop(number)
