@@ -39,7 +39,17 @@ def search(
             continue  # the first walk began at the relaxed guess already
         last = relaxation is Relaxation.NONE
         trust = CAREFUL_TRUST if last else 1.0
-        walk = Walk(evaluate, reaction, method, direction, trace, last, relaxation, trust, asked)
+        walk = Walk(
+            evaluate,
+            reaction,
+            method,
+            direction,
+            trace,
+            last=last,
+            relaxation=relaxation,
+            trust=trust,
+            asked=asked,
+        )
         result = walk.run()
         if result is not None:
             return result

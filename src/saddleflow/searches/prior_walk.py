@@ -2,9 +2,9 @@
 
 Before the first evaluation the strain of the guess may relax on the prior surface, in stiff modes only.  Each
 phase walks on the surrogate, up its lowest mode and down all others, until the surrogate is stationary or its
-expected error too large (:mod:`saddleflow.searches.trust_region`).  Modes and steps are
-those of curvilinear coordinates (:mod:`saddleflow.curvilinear`): in Cartesian ones the lowest mode of a
-strained guess is often no reaction but a compressed bond that would turn aside.
+expected error too large (:mod:`saddleflow.searches.trust_region`).  Modes and steps are those of curvilinear
+coordinates (:mod:`saddleflow.curvilinear`): in Cartesian ones the lowest mode of a strained guess is often no
+reaction but a compressed bond that would turn aside.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ MORE_PATIENCE = 1.5
 SURELY_SAME, STILL_SAME = (0.9, 0.5), (0.7, 0.3)
 """Relaxing has left the ridge of the guess where the rates of no clearly negative mode overlap by the first
 with those of the guess's lowest one, or the lowest curvature falls below so much (the second) of the guess's.
-With Hessians of their own, 34 of 59 relaxed guesses surely kept it by the median of four surfaces; 32 of the
-walks from there stayed on it, of the 25 others 9."""
+By the overlap alone, with Hessians of their own and the median of four surfaces, 34 of 59 relaxed guesses
+surely kept it; 32 of the walks from there stayed on it, of the 25 others 9."""
 RELAXED_CHECK = 0.1
 """Angstrom: so often the softest modes are checked while the guess relaxes.  A Hessian that is followed
 for 0.3 Angstrom does not see that a ridge is lost."""
@@ -167,7 +167,7 @@ class Walk:
         try:
             evaluation = self._first_evaluation(relaxed)
         except (ScfError, GeometryError):
-            if np.array_equal(relaxed, self.guess):
+            if self.began_bare:
                 raise
             evaluation = self._first_evaluation(self.guess)
         self.model.add(evaluation)
@@ -202,11 +202,18 @@ class Walk:
 
     def _ridge(self, distances: Distances, modes: Modes) -> int | None:
         """Number of the lowest clearly negative mode that is like the guess's lowest one; None: none is."""
-        count = int((modes.values < CLEARLY_NEGATIVE).sum())
-        if not count or self.reactive_rates is None:
-            return 0 if count else None
-        alike = np.abs(self.reactive_rates @ distances.rates(modes.vectors[:, :count])) > SAME_MODE
+        alike = self._likeness(distances, modes) > SAME_MODE
         return int(alike.argmax()) if alike.any() else None
+
+    def _likeness(self, distances: Distances, modes: Modes) -> np.ndarray:
+        """Overlap of the rates of each clearly negative mode with those of the lowest of the guess.
+
+        Shape (m,); 1 for each where the guess has no ridge.
+        """
+        rates = distances.rates(modes.vectors[:, modes.values < CLEARLY_NEGATIVE])
+        if self.reactive_rates is None:
+            return np.ones(rates.shape[1])
+        return np.abs(self.reactive_rates @ rates)
 
     def _force(self) -> float:
         """Largest atomic force where the walk is, eV/Angstrom."""
@@ -251,9 +258,8 @@ class Walk:
         """Whether relaxing has left the ridge of the guess, whose modes are `start`."""
         if self.reactive_rates is None:
             return False
-        rates = distances.rates(modes.vectors[:, modes.values < CLEARLY_NEGATIVE])
-        likeness = np.abs(self.reactive_rates @ rates).max(initial=0.0)
         overlap, curvature = STILL_SAME if self.relaxation is Relaxation.PARTIAL else SURELY_SAME
+        likeness = self._likeness(distances, modes).max(initial=0.0)
         return likeness < overlap or modes.values[0] > curvature * start.values[0]
 
     def _phase(self, base: int) -> Phase:
