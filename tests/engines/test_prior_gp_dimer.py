@@ -15,6 +15,7 @@ from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
 from saddleflow.searches import gp_dimer, prior_gp_dimer, prior_walk
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
+from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import Engine, GPDimer, PriorGPDimer, Start
 from saddleflow.surrogate import prior_mean as prior_mean_module
@@ -159,12 +160,13 @@ def test_secant_update_obeys_the_secant_and_spares_the_soft_modes():
     assert np.abs(soft.T @ (updated - hessian) @ soft).max() < 0.1
 
 
-def test_hessian_of_the_prior_is_made_once_followed_and_made_anew_far_away():
+def test_hessian_of_the_prior_is_made_once_followed_and_made_anew_far_away(monkeypatch):
     surface = Quartic(np.linspace(-1.0, 8.0, 9))
     mean = PriorMean([surface])
     follows = FollowedHessian(mean, HCN.numbers, 0.3)
     x = HCN.positions.ravel()
     weights = np.array([0.7])
+    monkeypatch.setattr(prior_mean_module, "CORRECTIONS", 1)
     for made, shift in ((9, 0.0), (9, 0.05), (9, 0.1), (21, 0.9)):
         moved = x.copy()
         moved[0] += shift
@@ -208,6 +210,55 @@ def test_a_followed_hessian_that_holds_is_not_made_anew_but_corrected(monkeypatc
     soft = internal_modes(true, x).vectors[:, :2]
     assert corrected == pytest.approx(corrected.T)
     assert np.linalg.norm((corrected - true) @ soft) < 0.7 * np.linalg.norm((followed - true) @ soft)
+
+
+def test_the_softest_modes_of_a_followed_hessian_are_corrected_until_they_hold():
+    """Formaldehyde after a large step: a few products mend what 12 gradients would make anew."""
+    mean, weights = prior_mean(FORMALDEHYDE, "GFN1-xTB"), np.ones(1)
+    x = FORMALDEHYDE.positions.ravel().copy()
+    follows = FollowedHessian(mean, FORMALDEHYDE.numbers, 0.1)
+    follows.at(x, mean.energies_gradients(x)[1], weights)
+    asked = []
+    products = mean.weighted_products
+    mean.weighted_products = lambda *args: asked.append(args[-1].shape[1]) or products(*args)
+    mean.weighted_hessian = None
+    x[[3, 6, 10]] += [0.15, -0.25, 0.2]
+    corrected = follows.at(x, mean.energies_gradients(x)[1], weights)
+    assert len(asked) > 1 and sum(asked) <= 6  # the molecule has six modes; none is asked twice
+    true = mean.hessians(x, mean.energies_gradients(x)[1])[0]
+    modes, exact = internal_modes(corrected, x), internal_modes(true, x)
+    assert modes.values[:2] == pytest.approx(exact.values[:2], rel=0.05)
+    assert abs(modes.vectors[:, 0] @ exact.vectors[:, 0]) > 0.98
+
+
+def test_going_back_to_an_earlier_hessian_asks_for_no_other():
+    model = PriorModel(FORMALDEHYDE, PriorGPDimer(prior="GFN1-xTB"))
+    x = FORMALDEHYDE.positions.ravel()
+    first = model.prior_gradient_hessian(x)[1]
+    kept = model.followed()
+    moved = x + np.linspace(0.0, 0.3, x.size)
+    model.prior_gradient_hessian(moved)
+    model.follow(kept)
+    model._mean.weighted_hessian = None
+    assert model.prior_gradient_hessian(x)[1] == pytest.approx(first)
+
+
+def test_a_surface_that_was_dropped_leaves_nothing_in_the_hessian():
+    surfaces = [Quartic(), Quartic()]
+    mean, x = PriorMean(surfaces), HCN.positions.ravel()
+    follows = FollowedHessian(mean, HCN.numbers, 0.3)
+    follows.at(x, mean.energies_gradients(x)[1], np.array([0.5, 0.5]))
+    mean.drop(1)
+    hessian = follows.at(x, mean.energies_gradients(x)[1], np.array([0.5]))
+    assert hessian == pytest.approx(0.5 * surfaces[0].hessian(x), abs=0.05)
+
+
+def test_curvatures_that_all_methods_agree_on_are_no_crossing():
+    """Also where all are large and positive: a stretch of a small molecule."""
+    prior_mean_module._refuse_cusps(np.array([45.8, 46.6, 44.2, 44.9]).reshape(4, 1, 1))
+    prior_mean_module._refuse_cusps(np.array([-90.0, -100.0, -95.0]).reshape(3, 1, 1))
+    with pytest.raises(SurfaceFailed, match="no other method sees"):
+        prior_mean_module._refuse_cusps(np.array([45.0, -40.0, 44.0]).reshape(3, 1, 1))
 
 
 def test_a_surface_that_fails_is_named():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from saddleflow.evaluation import Evaluation, Prediction
@@ -60,14 +62,17 @@ class PriorModel:
             except SurfaceFailed as failure:
                 self._drop(failure.number)
 
-    def renew_hessian(self) -> None:
-        """Make the Hessian of the mean anew where it is asked for next."""
-        self._hessian.reset()
+    def followed(self) -> FollowedHessian:
+        """Hessian of the mean as it is known now, to come back to with :meth:`follow`."""
+        return copy(self._hessian)
+
+    def follow(self, hessian: FollowedHessian) -> None:
+        """Go on from an earlier Hessian."""
+        self._hessian = hessian
 
     def _drop(self, number: int) -> None:
         """Go on without a surface that has no answer where the search is."""
         self._mean.drop(number)
-        self._hessian.reset()
         self._prior = [tuple(np.delete(values, number, axis=0) for values in pair) for pair in self._prior]
         self._cache = None
         if self.process is not None:

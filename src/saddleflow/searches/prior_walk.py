@@ -229,30 +229,30 @@ class Walk:
     def _relaxed(self, guess: np.ndarray) -> np.ndarray:
         """Guess after the stiff modes of the prior surface have relaxed, shape (D,)."""
         method, model = self.method, self.model
-        position, before, ridge = guess, guess, None
+        position, before, ridge, at_guess = guess, guess, None, None
         try:
             for _ in range(method.max_inner_steps):
                 gradient, hessian = model.prior_gradient_hessian(position, RELAXED_CHECK)
                 distances, modes = self._curvilinear(position, gradient, hessian)
                 if ridge is None:
-                    ridge = modes
+                    ridge, at_guess = modes, model.followed()
                     if modes.values[0] < CLEARLY_NEGATIVE:
                         self.reactive_rates = distances.rates(modes.vectors[:, :1])[:, 0]
                 if self.relaxation is Relaxation.NONE:
                     return guess
                 if self._left(ridge, distances, modes):
-                    if self.relaxation is Relaxation.PARTIAL:
-                        return before
-                    model.renew_hessian()  # the one that was followed is not the guess's
-                    return guess
+                    if self.relaxation is Relaxation.SURE:
+                        model.follow(at_guess)
+                        return guess
+                    return before
                 step = _capped(stiff_step(gradient, modes, method.relaxation_stiffness), method.max_atom_step)
                 new = distances.moved(step)
                 if _moved(new, guess) > method.relaxation_distance or largest_motion(step) < 0.005:
-                    break
+                    return position
                 position, before = new, position
+            return position
         except (ScfError, GeometryError):
             return guess
-        return position
 
     def _left(self, start: Modes, distances: Distances, modes: Modes) -> bool:
         """Whether relaxing has left the ridge of the guess, whose modes are `start`."""
