@@ -149,11 +149,12 @@ def test_false_alarms_end_and_predictions_that_hold_are_none():
     for number in range(FALSE_ALARMS + 3):
         watch.evaluate(start() + 0.01 * number)
     assert [record["result"] for record in watch.records] == [NOTHING] * FALSE_ALARMS
-    foreseen = StateWatch(Ledger(Rough(ladder=(0,)), None, {}, 100))
-    foreseen.evaluate(start())
     energy = Rough(ladder=(0,)).evaluate(start()).energy + 3.0
-    foreseen.evaluate(start(), Purpose.SEARCH, Prediction(energy, np.zeros((6, 3))))
-    assert foreseen.records == []
+    for error, sigma, alarms in ((0.0, 0.0, 0), (0.0, float("nan"), 0), (1.5, 0.5, 0), (1.5, 0.3, 1)):
+        watch = StateWatch(Ledger(Rough(ladder=(0,)), None, {}, 100))
+        watch.evaluate(start())
+        watch.evaluate(start(), Purpose.SEARCH, Prediction(energy + error, np.zeros((6, 3)), sigma))
+        assert len(watch.records) == alarms
 
 
 def test_a_jump_of_the_spin_alone_is_examined():
