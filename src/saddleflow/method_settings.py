@@ -229,7 +229,8 @@ class OTGPDimer(GPDimer):
     """A fit ends when the objective changes less."""
 
 
-_SURFACE = "(GFN1-xTB|GFN2-xTB|PM3|PM6|DFTB3|AM1|RM1|MNDO)"
+SPARROW_METHODS = ("PM3", "PM6", "DFTB3", "AM1", "RM1", "MNDO")
+_SURFACE = f"({'|'.join(('GFN1-xTB', 'GFN2-xTB', *SPARROW_METHODS))})"
 _PRIOR = rf"^(auto|constant|{_SURFACE}(\+{_SURFACE})*)$"
 
 

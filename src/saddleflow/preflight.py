@@ -26,6 +26,7 @@ from saddleflow.preflight_checks import (
     message_lines,
     published_problems,
     results_problems,
+    sparrow_problems,
     xtb_problems,
 )
 from saddleflow.run_inputs import Plan, RunPlan, plan_from_inputs, write_inputs
@@ -173,7 +174,7 @@ def check(configuration: Configuration) -> Plan:
     if "engine" not in broken and settings.engine.program != "xtb":
         problems += xtb_problems(reactions, methods)
     if not broken & {"engine", "methods", "method_settings", "learn_prior"}:
-        found = learned_problems(settings, reactions, methods)
+        found = sparrow_problems(reactions, methods) + learned_problems(settings, reactions, methods)
         problems += [configuration.line(problem) for problem in found]
     if not broken & {"results", "reactions"}:
         problems += [configuration.line(problem) for problem in results_problems(settings)]

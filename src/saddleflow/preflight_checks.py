@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saddleflow import sparrow
 from saddleflow.errors import InputError, SaddleflowError
 from saddleflow.settings import Engine, Method, Settings
 from saddleflow.settings_sources import Problem
@@ -64,6 +65,20 @@ def xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -
         for message in check_engine(Engine(program="xtb", method=surface), symbols):
             problems.setdefault(message, f"{what} can't be used: {message.partition(';')[0]}; {advice}")
     return list(problems.values())
+
+
+def sparrow_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[Problem]:
+    """Surfaces of Sparrow that a prior names and that can't be had."""
+    numbers = {int(number) for reaction in reactions for number in reaction.numbers}
+    problems = []
+    for name, method in methods.items():
+        named = set(getattr(method, "prior", "").split("+")) & set(sparrow.METHODS)
+        reasons = filter(None, (sparrow.why_not(surface, numbers) for surface in sorted(named)))
+        problems += [
+            Problem(("method_settings", name, "prior"), f"{reason}; name another surface, or write auto")
+            for reason in reasons
+        ]
+    return problems
 
 
 def learned_problems(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import combinations_with_replacement
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -10,8 +11,9 @@ from ase.units import Bohr, Hartree
 from scipy.spatial.distance import pdist
 
 from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError, one_line
+from saddleflow.method_settings import SPARROW_METHODS
 
-METHODS = ("PM3", "PM6", "DFTB3", "AM1", "RM1", "MNDO")
+METHODS = SPARROW_METHODS
 TOO_CLOSE = 0.3
 """Angstrom: nearer atoms are no molecule, and some methods would go on with nonsense."""
 
@@ -19,6 +21,20 @@ TOO_CLOSE = 0.3
 def available() -> bool:
     """Whether the package is installed."""
     return find_spec("scine_sparrow") is not None
+
+
+def why_not(method: str, numbers: set[int]) -> str:
+    """Why a method can't be had here or not for these elements (atomic numbers), in one line; else empty."""
+    try:
+        for pair in combinations_with_replacement(sorted(numbers), 2):
+            # Odd pairs are cations: only whether there are parameters is asked.
+            odd = sum(pair) % 2
+            Sparrow(np.array(pair), odd, 1, method)._set_structure(
+                np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+            )
+    except (EngineUnavailable, InputError) as error:
+        return one_line(error)
+    return ""
 
 
 class Sparrow:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from saddleflow import preflight as module
+from saddleflow import sparrow
 from saddleflow.errors import InputError
 from saddleflow.preflight import (
     describe,
@@ -54,6 +55,20 @@ def errors(capsys, config, **options):
     assert lines
     assert all(line.startswith("saddleflow: error: ") for line in lines)
     return [line.removeprefix("saddleflow: error: ") for line in lines]
+
+
+def test_surfaces_of_a_prior_that_cannot_be_had_are_named_before_the_run(config, capsys, monkeypatch):
+    config |= {"methods": ["prior-gp-dimer"], "method_settings": {"prior-gp-dimer": {"prior": "PM6+RM1"}}}
+    folder = Path(config["reactions"])
+    (folder / "silane.xyz").write_text("2\ncharge=0 multiplicity=2\nSi 0 0 0\nH 0 0 1.5\n")
+    if sparrow.available():
+        (line,) = errors(capsys, config)
+        assert "method_settings.prior-gp-dimer.prior: RM1 can't describe this molecule" in line
+        assert line.endswith("name another surface, or write auto")
+    monkeypatch.setattr(sparrow, "available", lambda: False)
+    lines = errors(capsys, config)
+    assert len(lines) == 2 and all("needs the package scine-sparrow" in line for line in lines)
+    prepare_run(config | {"method_settings": {"prior-gp-dimer": {"prior": "auto"}}}, main_process=True)
 
 
 def times(results):
