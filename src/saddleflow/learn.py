@@ -10,6 +10,7 @@ import numpy as np
 
 from saddleflow import sparrow
 from saddleflow.errors import GeometryError, InputError, RunFileError, ScfError
+from saddleflow.method_settings import SPARROW_METHODS
 from saddleflow.run_file import RunFile, read_run_file
 from saddleflow.settings import Engine
 from saddleflow.surrogate.body_ordered import BodyOrdered
@@ -73,7 +74,7 @@ def learned_from(paths: Sequence[Path], prior: str = "auto", method: str = "") -
             f"the searches have {len(elements)} elements, and a prior can be learned for {MOST_ELEMENTS} at "
             "most; name run files of reactions with fewer"
         )
-    names = [name for name in MIXTURE if name not in sparrow.METHODS or sparrow.available()]
+    names = [name for name in MIXTURE if name not in SPARROW_METHODS or sparrow.available()]
     if prior != "auto":
         names = prior.split("+")
     reactions: dict[str, Changes] = {}

@@ -230,6 +230,7 @@ class OTGPDimer(GPDimer):
 
 
 SPARROW_METHODS = ("PM3", "PM6", "DFTB3", "AM1", "RM1", "MNDO")
+"""Those of SCINE Sparrow that a prior can name."""
 _SURFACE = f"({'|'.join(('GFN1-xTB', 'GFN2-xTB', *SPARROW_METHODS))})"
 _PRIOR = rf"^(auto|constant|{_SURFACE}(\+{_SURFACE})*)$"
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saddleflow import sparrow
 from saddleflow.errors import InputError, SaddleflowError
+from saddleflow.method_settings import SPARROW_METHODS
 from saddleflow.settings import Engine, Method, Settings
 from saddleflow.settings_sources import Problem
 
@@ -69,10 +69,12 @@ def xtb_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -
 
 def sparrow_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[Problem]:
     """Surfaces of Sparrow that a prior names and that can't be had."""
+    from saddleflow import sparrow
+
     numbers = {int(number) for reaction in reactions for number in reaction.numbers}
     problems = []
     for name, method in methods.items():
-        named = set(getattr(method, "prior", "").split("+")) & set(sparrow.METHODS)
+        named = set(getattr(method, "prior", "").split("+")) & set(SPARROW_METHODS)
         reasons = filter(None, (sparrow.why_not(surface, numbers) for surface in sorted(named)))
         problems += [
             Problem(("method_settings", name, "prior"), f"{reason}; name another surface, or write auto")

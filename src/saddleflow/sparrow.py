@@ -11,9 +11,7 @@ from ase.units import Bohr, Hartree
 from scipy.spatial.distance import pdist
 
 from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError, one_line
-from saddleflow.method_settings import SPARROW_METHODS
 
-METHODS = SPARROW_METHODS
 TOO_CLOSE = 0.3
 """Angstrom: nearer atoms are no molecule, and some methods would go on with nonsense."""
 
@@ -28,10 +26,8 @@ def why_not(method: str, numbers: set[int]) -> str:
     try:
         for pair in combinations_with_replacement(sorted(numbers), 2):
             # Odd pairs are cations: only whether there are parameters is asked.
-            odd = sum(pair) % 2
-            Sparrow(np.array(pair), odd, 1, method)._set_structure(
-                np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
-            )
+            molecule = Sparrow(np.array(pair), sum(pair) % 2, 1, method)
+            molecule._set_structure(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]))
     except (EngineUnavailable, InputError) as error:
         return one_line(error)
     return ""
@@ -49,7 +45,7 @@ class Sparrow:
     multiplicity : int
         2S + 1; above 1 the calculation is unrestricted.
     method : str
-        One of `METHODS`.
+        One of `SPARROW_METHODS`.
 
     Raises
     ------
