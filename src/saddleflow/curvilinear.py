@@ -119,13 +119,13 @@ class Distances:
 
         Parameters
         ----------
-        hessian : ndarray, shape (D, D)
-            Strain-free, at `origin`.
+        hessian : ndarray, shape (..., D, D)
+            Strain-free, at `origin`; one or several.
         origin : Distances
             The other geometry.
         """
         alike = origin._solved(origin._jacobian.T @ (origin._weights[:, None] * self._jacobian))
-        alike += np.eye(len(hessian)) - self._solved(self._metric)
+        alike += np.eye(len(alike)) - self._solved(self._metric)
         return alike.T @ hessian @ alike
 
     def secant(

@@ -47,7 +47,7 @@ PACKAGES = (
     (
         "scine-sparrow",
         "PM3, PM6 and DFTB3 in the prior of prior-gp-dimer",
-        "pip install scine-sparrow (x86_64 Linux, Python 3.12 at most; else the prior is GFN1-xTB alone)",
+        "pip install scine-sparrow (x86_64 Linux, Python 3.12 at most; else the prior is xTB alone)",
         False,
     ),
     ("pyscf", "engine pyscf: the levels of Psi4 without Psi4", "pip install 'saddleflow[pyscf]'", False),

@@ -81,7 +81,8 @@ def largest_motion(vector: np.ndarray) -> float:
 
 
 def largest_displacement(positions: np.ndarray, reference: np.ndarray) -> float:
-    """Largest motion of an atom between two structures after alignment, Angstrom."""
+    """Largest motion of an atom between two structures (shape (N, 3) or flat) after alignment, Angstrom."""
+    positions, reference = positions.reshape(-1, 3), reference.reshape(-1, 3)
     return largest_motion(aligned(positions, reference) - reference)
 
 

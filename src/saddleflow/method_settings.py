@@ -243,7 +243,8 @@ class PriorGPDimer(Method):
     """Budget of engine calls, restarts and the fallback included."""
     prior: Annotated[str, Field(pattern=_PRIOR)] = "auto"
     """Cheap surfaces that the Gaussian process corrects, joined by +: GFN1-xTB, GFN2-xTB, PM3, PM6, DFTB3,
-    AM1, RM1, MNDO; or constant; or auto: GFN1-xTB+PM3+PM6+DFTB3, as far as they can be had."""
+    AM1, RM1, MNDO; or constant; or auto: GFN2-xTB+PM6+DFTB3 (without Sparrow GFN1-xTB+GFN2-xTB), as far
+    as they can be had."""
     learned_prior: str = ""
     """File of what finished searches taught (saddleflow learn); empty: none. It must be of the same level of
     theory and surfaces, and have seen all elements."""
@@ -257,6 +258,9 @@ class PriorGPDimer(Method):
     """Standard deviation of energies, eV."""
     gradient_noise: Annotated[float, Field(gt=0)] = 1e-3
     """Standard deviation of gradient components, eV/Angstrom."""
+    observations: Annotated[int, Field(ge=1)] = 6
+    """Newest evaluations, beside the one where a phase begins, that the surrogate is conditioned on: far ones
+    tell little, and mislead where electronic states cross."""
     trusted_error: Annotated[float, Field(gt=0)] = 1.0
     """A phase ends where the expected error of the predicted gradient is more than this times the force
     before."""
@@ -274,8 +278,8 @@ class PriorGPDimer(Method):
     """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
     """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
-    patience: Annotated[int, Field(ge=1)] = 20
-    """Calls of each of three walks at most; then the published GP-dimer takes over."""
+    patience: Annotated[int, Field(ge=1)] = 15
+    """Calls of each of four walks at most; then the published GP-dimer takes over."""
 
     @property
     def starts_along_direction(self) -> bool:

@@ -104,7 +104,9 @@ def test_hessian_of_the_learned_mean(folder):
     x, weights = reaction.positions.ravel(), mean.weight_prior(0.1).mean
     slope = lambda y: weights @ mean.energies_gradients(y)[1]  # noqa: E731
     numerical = np.array([(slope(x + e) - slope(x - e)) / 0.01 for e in 0.005 * np.eye(x.size)])
-    hessian = mean.weighted_hessian(x, mean.energies_gradients(x)[1], weights)
+    gradients = mean.energies_gradients(x)[1]
+    shares = mean.parts(gradients, weights)[1]
+    hessian = np.tensordot(shares, mean.part_hessians(x, gradients, weights), 1)
     assert hessian == pytest.approx(0.5 * (numerical + numerical.T), rel=0.02, abs=0.8)
 
 

@@ -9,13 +9,14 @@ from saddleflow.curvilinear import Distances
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import ScfError
-from saddleflow.evaluation import Outcome
+from saddleflow.evaluation import Outcome, Purpose
 from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
 from saddleflow.searches import gp_dimer, prior_gp_dimer, prior_walk
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
+from saddleflow.searches.ridge import SAME_MODE, Ridge
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import Engine, GPDimer, PriorGPDimer, Start
 from saddleflow.surrogate import prior_mean as prior_mean_module
@@ -26,6 +27,7 @@ from saddleflow.surrogate.prior_mean import (
     PriorMean,
     SurfaceFailed,
     prior_mean,
+    secant_metric,
     secant_update,
 )
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
@@ -38,6 +40,10 @@ FORMALDEHYDE = Reaction(
     ("C", "O", "H", "H"),
     np.array([[0.0, 0.0, 0.0], [1.18, 0.0, 0.0], [-0.9, 0.9, 0.0], [0.25, 1.2, 0.0]]),
 )
+
+
+OTHER = "GFN1-xTB+PM6+DFTB3" if sparrow.available() else "GFN1-xTB"
+"""A prior that is not the truth of these tests; `auto` holds it."""
 
 
 class Truth:
@@ -153,7 +159,7 @@ def test_secant_update_obeys_the_secant_and_spares_the_soft_modes():
     hessian = vectors @ np.diag([0.1, 0.2, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0]) @ vectors.T
     step = vectors @ np.full(9, 0.1)
     change = hessian @ step + vectors[:, 8]
-    updated = secant_update(hessian, step, change)
+    updated = secant_update(hessian, step, change, secant_metric(hessian, step))
     assert updated @ step == pytest.approx(change)
     assert updated == pytest.approx(updated.T)
     soft = vectors[:, :2]
@@ -201,7 +207,7 @@ def test_a_followed_hessian_that_holds_is_not_made_anew_but_corrected(monkeypatc
         follows.at(x, mean.energies_gradients(x)[1], weights)
     monkeypatch.setattr(prior_mean_module, "FOLLOWED_ERROR", 1e3)
     with monkeypatch.context() as patch:
-        patch.setattr(mean, "weighted_hessian", None)  # not asked again
+        patch.setattr(mean, "part_hessians", None)  # not asked again
         for _ in range(4):
             x[[3, 6, 10]] += [0.02, -0.04, 0.03]
             gradients = mean.energies_gradients(x)[1]
@@ -219,9 +225,9 @@ def test_the_softest_modes_of_a_followed_hessian_are_corrected_until_they_hold()
     follows = FollowedHessian(mean, FORMALDEHYDE.numbers, 0.1)
     follows.at(x, mean.energies_gradients(x)[1], weights)
     asked = []
-    products = mean.weighted_products
-    mean.weighted_products = lambda *args: asked.append(args[-1].shape[1]) or products(*args)
-    mean.weighted_hessian = None
+    products = mean.part_products
+    mean.part_products = lambda *args: asked.append(args[-1].shape[1]) or products(*args)
+    mean.part_hessians = None
     x[[3, 6, 10]] += [0.15, -0.25, 0.2]
     corrected = follows.at(x, mean.energies_gradients(x)[1], weights)
     assert len(asked) > 1 and sum(asked) <= 6  # the molecule has six modes; none is asked twice
@@ -239,7 +245,7 @@ def test_going_back_to_an_earlier_hessian_asks_for_no_other():
     moved = x + np.linspace(0.0, 0.3, x.size)
     model.prior_gradient_hessian(moved)
     model.follow(kept)
-    model._mean.weighted_hessian = None
+    model._mean.part_hessians = None
     assert model.prior_gradient_hessian(x)[1] == pytest.approx(first)
 
 
@@ -251,6 +257,20 @@ def test_a_surface_that_was_dropped_leaves_nothing_in_the_hessian():
     mean.drop(1)
     hessian = follows.at(x, mean.energies_gradients(x)[1], np.array([0.5]))
     assert hessian == pytest.approx(0.5 * surfaces[0].hessian(x), abs=0.05)
+
+
+def test_a_followed_hessian_is_that_of_the_weights_as_they_are_now(monkeypatch):
+    """Also where the molecule has not moved: a step along a stiff mode with old weights would miss."""
+    mean, x = prior_mean(FORMALDEHYDE, "GFN1-xTB+GFN2-xTB"), FORMALDEHYDE.positions.ravel().copy()
+    follows = FollowedHessian(mean, FORMALDEHYDE.numbers, 0.3)
+    gradients = mean.energies_gradients(x)[1]
+    follows.at(x, gradients, np.array([0.5, 0.5]))
+    hessians = mean.hessians(x, gradients)
+    monkeypatch.setattr(mean, "part_hessians", None)
+    for weights in ([0.3, 0.4], [1.2, 0.1]):
+        assert follows.at(x, gradients, np.array(weights)) == pytest.approx(
+            np.tensordot(weights, hessians, 1), abs=0.05
+        )
 
 
 def test_curvatures_that_all_methods_agree_on_are_no_crossing():
@@ -309,7 +329,7 @@ def test_saddle_step_climbs_one_mode_and_descends_the_others():
 
 @pytest.mark.parametrize("reaction", [HCN, FORMALDEHYDE])
 def test_finds_a_first_order_saddle_in_fewer_calls_than_the_published_search(reaction):
-    result, ledger = run(reaction, PriorGPDimer())
+    result, ledger = run(reaction, PriorGPDimer(prior=OTHER))
     published, long_ledger = run(reaction, GPDimer(), gp_dimer)
     assert result.outcome is published.outcome is Outcome.CONVERGED
     answer = ledger.evaluations[result.evaluation]
@@ -322,19 +342,19 @@ def test_finds_a_first_order_saddle_in_fewer_calls_than_the_published_search(rea
 
 
 def test_same_input_same_geometries():
-    first, second = (run(FORMALDEHYDE, PriorGPDimer())[1].evaluations for _ in range(2))
+    first, second = (run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))[1].evaluations for _ in range(2))
     assert [e.positions.tolist() for e in first] == [e.positions.tolist() for e in second]
 
 
 def test_predictions_come_with_every_phase():
-    _, ledger = run(FORMALDEHYDE, PriorGPDimer())
+    _, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
     assert all(e.prediction is not None for e in ledger.evaluations[1:])
     last = ledger.evaluations[-1]
     assert last.prediction.energy == pytest.approx(last.energy, abs=1e-2)
 
 
 def test_survives_an_scf_failure_on_the_way():
-    result, ledger = run(FORMALDEHYDE, PriorGPDimer(), fail_at=(1, 4))
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER), fail_at=(1, 4))
     assert result.outcome is Outcome.CONVERGED
     assert sum(bool(e.error) for e in ledger.evaluations) == 2
     # The relaxed guess had no solution: the bare one was evaluated instead.
@@ -342,11 +362,12 @@ def test_survives_an_scf_failure_on_the_way():
 
 
 def test_the_published_search_takes_over_when_patience_is_used_up():
-    result, ledger = run(FORMALDEHYDE, PriorGPDimer(patience=2))
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER, patience=1))
     assert result.outcome is Outcome.CONVERGED
     assert "rotation" in ledger.calls
-    # Two calls of each walk; the second one and the published search start at the bare guess.
-    assert np.array_equal(ledger.evaluations[4].positions, FORMALDEHYDE.positions)
+    # One call of each walk; the published search starts at the bare guess.
+    rotation = [evaluation.purpose for evaluation in ledger.evaluations].index(Purpose.ROTATION)
+    assert np.array_equal(ledger.evaluations[rotation - 1].positions, FORMALDEHYDE.positions)
 
 
 def test_no_hessian_for_a_direction_unless_the_published_search_needs_it(monkeypatch):
@@ -354,9 +375,9 @@ def test_no_hessian_for_a_direction_unless_the_published_search_needs_it(monkeyp
     real = XTB.hessian
     monkeypatch.setattr(XTB, "hessian", lambda self, x: asked.append(self.method) or real(self, x))
     for method, count in (
-        (PriorGPDimer(), 0),
-        (PriorGPDimer(patience=2), 1),
-        (PriorGPDimer(start=Start(displacement=0.05)), 1),
+        (PriorGPDimer(prior=OTHER), 0),
+        (PriorGPDimer(prior=OTHER, patience=1), 1),
+        (PriorGPDimer(prior=OTHER, start=Start(displacement=0.05)), 1),
     ):
         asked.clear()
         engine = create_engine(Engine(program="xtb"), FORMALDEHYDE)
@@ -408,7 +429,7 @@ def test_goes_on_without_a_surface_that_has_no_answer(monkeypatch):
 def test_every_method_of_the_mixture_that_can_be_had_has_a_weight():
     result, _ = run(FORMALDEHYDE, PriorGPDimer())
     weights = {key for key in result.trace[-1].hyperparameters if key.startswith("weight_")}
-    expected = {"GFN1-xTB"} | ({"PM3", "PM6", "DFTB3"} if sparrow.available() else set())
+    expected = {"GFN2-xTB"} | ({"PM6", "DFTB3"} if sparrow.available() else {"GFN1-xTB"})
     assert weights == {f"weight_{name}" for name in expected}
 
 
@@ -418,7 +439,7 @@ MINIMUM = np.array([[0.0, 0.0, 0.0], [1.25, 0.0, 0.0], [-0.58, 0.94, 0.0], [-0.5
 
 def walk_on(reaction):
     """A walk after its first evaluation, and a function that makes it stand somewhere else."""
-    method = PriorGPDimer()
+    method = PriorGPDimer(prior=OTHER)
     ledger, trace = Ledger(Truth(reaction), None, {}, 60), []
     direction = start_direction(reaction, method.start)
     walk = prior_walk.Walk(ledger.evaluate, reaction, method, direction, trace)
@@ -444,14 +465,47 @@ def test_a_walk_that_fell_off_the_ridge_goes_back_to_its_last_point_there():
     assert len(walk.model.evaluations) == 2  # what it saw there stays
 
 
-def test_a_walk_without_a_way_back_is_lost_after_three_evaluations():
+def test_a_ridge_ends_where_little_is_left_of_its_curvature():
+    """At a hundredth of the guess's curvature nearly all walks were lost, however alike the mode."""
+    walk, _ = walk_on(FORMALDEHYDE)
+    walk.ridge.rates = None  # all modes are alike
+    walk.ridge.curvature = -1.2
+    distances = Distances(FORMALDEHYDE.numbers, FORMALDEHYDE.positions.ravel())
+    vectors = np.eye(12)[:, :2]
+    assert walk.ridge.number(distances, Modes(np.array([-2.0, 1.0]), vectors)) == 0
+    assert walk.ridge.number(distances, Modes(np.array([-1.0, 1.0]), vectors)) is None
+
+
+def test_the_last_walk_begins_at_the_best_point_with_what_is_known_around_it(monkeypatch):
+    """Three walks are lost at their third evaluation; the fourth asks nothing again and converges."""
+    walks_that_get_lost(monkeypatch, 3)
+    monkeypatch.setattr(prior_walk, "SURELY_SAME", (1.1, 1.1))
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
+    assert result.outcome is Outcome.CONVERGED
+    assert "rotation" not in ledger.calls
+    before = ledger.evaluations[:8]
+    base = result.trace[8].notes["base"]
+    assert base == min(before, key=lambda evaluation: evaluation.max_atom_force).index
+    positions = [evaluation.positions for evaluation in ledger.evaluations]
+    assert len({x.tobytes() for x in positions}) == len(positions)
+
+
+def test_a_plain_is_no_saddle():
+    """Forces vanish where the surrogate has no negative mode: only the last walk answers with that."""
     walk, stand_at = walk_on(FORMALDEHYDE)
-    walk.ridge = None
+    stand_at(MINIMUM)
+    flat = walk._answer(walk.model.evaluations[-1])
+    assert flat.curvature > prior_walk.FLAT
+
+
+def test_a_walk_without_a_way_back_is_lost_after_two_evaluations():
+    walk, stand_at = walk_on(FORMALDEHYDE)
+    walk.places = []
     lost = []
-    for shift in (0.02, 0.03, 0.04):
+    for shift in (0.02, 0.03):
         stand_at(MINIMUM + shift * np.eye(4, 3))
         lost.append(walk.off_ridge >= prior_walk.LOST)
-    assert lost == [False, False, True]
+    assert lost == [False, True]
 
 
 def test_a_ridge_is_that_of_the_guess_however_the_molecule_has_turned():
@@ -462,17 +516,17 @@ def test_a_ridge_is_that_of_the_guess_however_the_molecule_has_turned():
     for column, (atom, other) in enumerate(((1, 0), (2, 0), (3, 0))):
         bond = FORMALDEHYDE.positions[atom] - FORMALDEHYDE.positions[other]
         vectors[3 * atom : 3 * atom + 3, column] = bond / np.linalg.norm(bond)
-    walk.reactive_rates = distances.rates(vectors[:, 1:2])[:, 0]
-    likeness = np.abs(walk.reactive_rates @ distances.rates(vectors))
+    walk.ridge.rates = distances.rates(vectors[:, 1:2])[:, 0]
+    likeness = np.abs(walk.ridge.rates @ distances.rates(vectors))
     assert likeness[1] == pytest.approx(1.0)
-    assert likeness[[0, 2]].max() < prior_walk.SAME_MODE
-    assert walk._ridge(distances, Modes(np.array([-9.0, -1.0, 2.0]), vectors)) == 1
-    assert walk._ridge(distances, Modes(np.array([-9.0, 1.0, 2.0]), vectors)) is None
-    assert walk._ridge(distances, Modes(np.array([1.0, 1.0, 2.0]), vectors)) is None
+    assert likeness[[0, 2]].max() < SAME_MODE
+    assert walk.ridge.number(distances, Modes(np.array([-9.0, -2.0, 2.0]), vectors)) == 1
+    assert walk.ridge.number(distances, Modes(np.array([-9.0, 1.0, 2.0]), vectors)) is None
+    assert walk.ridge.number(distances, Modes(np.array([1.0, 1.0, 2.0]), vectors)) is None
     turn = Rotation.from_rotvec([0.3, -1.2, 0.7]).as_matrix()
     turned = Distances(FORMALDEHYDE.numbers, (FORMALDEHYDE.positions @ turn.T).ravel())
     moved = (vectors.T.reshape(3, -1, 3) @ turn.T).reshape(3, -1).T
-    assert walk._ridge(turned, Modes(np.array([-9.0, -1.0, 2.0]), moved)) == 1
+    assert walk.ridge.number(turned, Modes(np.array([-9.0, -2.0, 2.0]), moved)) == 1
 
 
 def test_rates_are_the_changes_of_the_distances():
@@ -488,7 +542,6 @@ def test_rates_are_the_changes_of_the_distances():
 
 def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
     """Modes that turn into other ones, or fade, are another ridge; one more negative mode is none."""
-    walk, _ = walk_on(FORMALDEHYDE)
     distances = Distances(FORMALDEHYDE.numbers, FORMALDEHYDE.positions.ravel())
     vectors = np.zeros((12, 3))
     for column, (atom, other) in enumerate(((1, 0), (2, 0), (3, 0))):
@@ -496,27 +549,54 @@ def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
         vectors[3 * atom : 3 * atom + 3, column] = bond / np.linalg.norm(bond)
 
     def left(start, *values, order=(0, 1, 2)):
-        return walk._left(
-            Modes(np.array(start), vectors), distances, Modes(np.array(values), vectors[:, list(order)])
-        )
+        ridge = Ridge(FORMALDEHYDE.numbers)
+        ridge.begin(distances, Modes(np.array(start), vectors))
+        now = Modes(np.array(values), vectors[:, list(order)])
+        return ridge.left(distances, now, *prior_walk.SURELY_SAME)
 
-    start = [-10.0, -1.0, 2.0]
-    walk.reactive_rates = distances.rates(vectors[:, :1])[:, 0]
+    start = [-10.0, -2.0, 2.0]
     assert not left(start, -12.0, -5.0, 2.0)
     assert not left(start, -12.0, -5.0, 2.0, order=(1, 0, 2))
     assert left(start, -12.0, 1.0, 2.0, order=(1, 0, 2))
     assert left(start, -2.0, 1.0, 2.0)
     assert left(start, 0.1, 1.0, 2.0)
-    walk.reactive_rates = None  # no ridge at the guess that could be left
-    assert not left([-0.1, 1.0, 2.0], 0.5, 1.0, 2.0)
+    assert not left([-0.1, 1.0, 2.0], 0.5, 1.0, 2.0)  # no ridge at the guess that could be left
+
+
+def test_of_the_steps_that_leave_little_the_shortest_is_taken():
+    """A soft mode with next to no force is not followed for half an Angstrom."""
+    modes = Modes(np.array([-20.0, 0.005, 0.2, 30.0]), np.eye(6)[:, :4])
+    gradient = np.array([0.3, 0.005, 0.05, 0.6, 0.0, 0.0])
+    plain = saddle_step(gradient, modes, 0)
+    short = saddle_step(gradient, modes, 0, enough=0.02)
+    assert abs(plain[1]) > 2.0 * abs(short[1])
+    left = gradient + np.array([-20.0, 0.005, 0.2, 30.0, 0.0, 0.0]) * short
+    assert largest_motion(left) <= 0.02
+    assert short[[0, 3]] == pytest.approx(plain[[0, 3]], rel=0.05)  # stiff modes relax all the same
+
+
+def test_the_surrogate_forgets_what_is_long_ago_but_not_where_it_stands():
+    method = PriorGPDimer(prior="GFN1-xTB", observations=2)
+    model, truth = PriorModel(HCN, method), Truth(HCN)
+    ledger = Ledger(truth, None, {}, 60)
+    places = [HCN.positions + 0.03 * k * np.eye(3)[::-1] for k in range(5)]
+    for place in places:
+        model.add(ledger.evaluate(place))
+    for base, known in ((4, [3, 4]), (0, [0, 3, 4])):
+        model.update(base)
+        wrong = [
+            np.abs(model.predict(x.ravel()).forces - e.forces).max()
+            for x, e in zip(places, model.evaluations, strict=True)
+        ]
+        assert [k for k in range(5) if wrong[k] < 0.01] == known
 
 
 def test_the_softest_modes_are_checked_as_often_as_asked():
     position = FORMALDEHYDE.positions.ravel()
     mean = prior_mean(FORMALDEHYDE, "GFN1-xTB")
     checked = []
-    products = mean.weighted_products
-    mean.weighted_products = lambda x, *rest: checked.append(x) or products(x, *rest)
+    products = mean.part_products
+    mean.part_products = lambda x, *rest: checked.append(x) or products(x, *rest)
     follower = FollowedHessian(mean, FORMALDEHYDE.numbers, 0.3)
 
     def at(shift, *within):
@@ -543,7 +623,7 @@ def walks_that_get_lost(monkeypatch, count):
 def test_a_lost_walk_from_the_bare_guess_is_followed_by_one_from_the_relaxed_guess(monkeypatch):
     walks_that_get_lost(monkeypatch, 1)
     monkeypatch.setattr(prior_walk, "SURELY_SAME", (1.1, 1.1))  # never sure: the first walk begins bare
-    result, ledger = run(FORMALDEHYDE, PriorGPDimer())
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
     assert result.outcome is Outcome.CONVERGED
     assert np.array_equal(ledger.evaluations[0].positions, FORMALDEHYDE.positions)
     assert 0.01 < largest_displacement(ledger.evaluations[3].positions, FORMALDEHYDE.positions) < 0.5
@@ -553,7 +633,7 @@ def test_a_lost_walk_from_the_bare_guess_is_followed_by_one_from_the_relaxed_gue
 def test_the_careful_walk_asks_nothing_again(monkeypatch):
     walks_that_get_lost(monkeypatch, 2)
     monkeypatch.setattr(prior_walk, "SURELY_SAME", (1.1, 1.1))
-    result, ledger = run(FORMALDEHYDE, PriorGPDimer())
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
     assert result.outcome is Outcome.CONVERGED
     positions = [evaluation.positions for evaluation in ledger.evaluations]
     assert sum(np.array_equal(x, FORMALDEHYDE.positions) for x in positions) == 1
@@ -564,7 +644,7 @@ def test_the_careful_walk_asks_nothing_again(monkeypatch):
 
 def test_a_lost_walk_from_the_relaxed_guess_is_followed_by_a_careful_one_from_the_bare_guess(monkeypatch):
     walks_that_get_lost(monkeypatch, 1)
-    result, ledger = run(FORMALDEHYDE, PriorGPDimer())
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
     assert result.outcome is Outcome.CONVERGED
     assert not np.array_equal(ledger.evaluations[0].positions, FORMALDEHYDE.positions)
     assert np.array_equal(ledger.evaluations[3].positions, FORMALDEHYDE.positions)

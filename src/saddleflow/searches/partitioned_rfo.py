@@ -12,8 +12,17 @@ from scipy.optimize import brentq
 from saddleflow.geometry import largest_motion
 from saddleflow.vibrations import Modes
 
+STIFFENINGS = np.geomspace(1e-3, 10.0, 13)
+"""eV/Angstrom^2: tried, the largest first, for a step that leaves little enough."""
 
-def saddle_step(gradient: np.ndarray, modes: Modes, uphill: int, longest: float | None = None) -> np.ndarray:
+
+def saddle_step(
+    gradient: np.ndarray,
+    modes: Modes,
+    uphill: int,
+    longest: float | None = None,
+    enough: float = 0.0,
+) -> np.ndarray:
     """Step (shape (D,), Angstrom) up along mode number `uphill` and down along all others.
 
     Parameters
@@ -27,6 +36,10 @@ def saddle_step(gradient: np.ndarray, modes: Modes, uphill: int, longest: float 
     longest : float, optional
         Largest motion of an atom, Angstrom.  A step that is too long is restricted by stiffening all modes
         alike, as a trust radius does: the soft ones give in, the stiff ones go on being relaxed.
+    enough : float
+        Largest atomic force that may be left, eV/Angstrom.  Of all steps that leave no more, by the
+        curvatures, the shortest is taken: without it the softest modes, whose forces hardly count and whose
+        curvatures are least known, would be followed far.
     """
     components = modes.vectors.T @ gradient
     b, f = modes.values[uphill], components[uphill]
@@ -48,7 +61,15 @@ def saddle_step(gradient: np.ndarray, modes: Modes, uphill: int, longest: float 
         step[rest] = -forces / (values - shift + stiffening)
         return modes.vectors @ step
 
-    step = restricted(0.0)
+    def left(stiffening: float) -> float:
+        """Largest force after a step; soft modes count as bent upwards, whatever their sign."""
+        step = modes.vectors.T @ restricted(stiffening)
+        bent = np.abs(modes.values)
+        bent[uphill] = b
+        return largest_motion(modes.vectors @ (components + bent * step))
+
+    stiffening = max((s for s in STIFFENINGS if left(s) <= enough), default=0.0) if enough > 0.0 else 0.0
+    step = restricted(stiffening)
     if longest is None or largest_motion(step) <= longest:
         return step
     # The step shrinks at least like force over stiffening.

@@ -37,8 +37,10 @@ def search(
     for relaxation in Relaxation:
         if relaxation is Relaxation.PARTIAL and not bare:
             continue  # the first walk began at the relaxed guess already
-        last = relaxation is Relaxation.NONE
-        trust = CAREFUL_TRUST if last else 1.0
+        if relaxation is Relaxation.GATHERED and not asked:
+            continue  # nothing had a solution
+        last = relaxation is Relaxation.GATHERED
+        trust = CAREFUL_TRUST if relaxation is Relaxation.NONE else 1.0
         walk = Walk(
             evaluate,
             reaction,

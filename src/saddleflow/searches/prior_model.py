@@ -35,6 +35,7 @@ class PriorModel:
         self.process: PriorProcess | None = None
         self._plain: PriorProcess | None = None
         self._mean, self.notes = _mean(reaction, method)
+        self._base = 0
         self._hessian = FollowedHessian(self._mean, reaction.numbers, method.hessian_rebuild_distance)
         self._training = TrainingFeatures(BondDistances(reaction.numbers, method.decay_length))
         self._prior: list[tuple[np.ndarray, np.ndarray]] = []
@@ -69,6 +70,10 @@ class PriorModel:
     def follow(self, hessian: FollowedHessian) -> None:
         """Go on from an earlier Hessian."""
         self._hessian = hessian
+
+    def forget_hessian(self) -> None:
+        """Make the Hessian of the mean anew where it is asked for next."""
+        self._hessian.replace(self._mean)
 
     def _drop(self, number: int) -> None:
         """Go on without a surface that has no answer where the search is."""
@@ -115,8 +120,12 @@ class PriorModel:
         self.positions.append(position)
         self.evaluations.append(evaluation)
 
-    def update(self) -> None:
-        """Condition on all observations; the prior mean goes where the data are likelier without it."""
+    def update(self, base: int | None = None) -> None:
+        """Condition on what was observed last, and on observation number `base` (default: as before).
+
+        Of the prior mean, what was learned goes where the data are likelier without it.
+        """
+        self._base = self._base if base is None else base
         self.process = self._conditioned(self._mean, self._prior, self.process)
         if isinstance(self._mean, LearnedMean) and len(self.evaluations) > 1:
             count = len(self._mean.potentials)
@@ -130,16 +139,17 @@ class PriorModel:
     def _conditioned(
         self, mean: PriorMean, prior: list[tuple[np.ndarray, np.ndarray]], before: PriorProcess | None
     ) -> PriorProcess:
-        """Process on all observations; the signal variance starts from that of the one before."""
-        method = self.method
+        """Process on these observations; the signal variance starts from that of the one before."""
+        method, count = self.method, len(self.evaluations)
+        chosen = sorted({self._base, *range(max(count - method.observations, 0), count)})
         observations = Observations(
-            np.array([e.energy for e in self.evaluations]),
-            np.array([e.gradient for e in self.evaluations]),
-            np.array([energy for energy, _ in prior]),
-            np.array([gradient for _, gradient in prior]),
+            np.array([self.evaluations[i].energy for i in chosen]),
+            np.array([self.evaluations[i].gradient for i in chosen]),
+            np.array([prior[i][0] for i in chosen]),
+            np.array([prior[i][1] for i in chosen]),
         )
         return PriorProcess(
-            self._training,
+            self._training.subset(chosen),
             observations,
             method.length_scale * (LENGTH_FACTOR if isinstance(mean, LearnedMean) else 1.0),
             mean.weight_prior(method.prior_weight_sigma),
@@ -169,8 +179,7 @@ class PriorModel:
 
     def nearest(self, position: np.ndarray) -> float:
         """Distance to the nearest observation: largest motion of an atom after alignment, Angstrom."""
-        x = position.reshape(-1, 3)
-        return min(largest_displacement(x, other.reshape(-1, 3)) for other in self.positions)
+        return min(largest_displacement(position, other) for other in self.positions)
 
     def hyperparameters(self) -> dict[str, float]:
         """For run files."""

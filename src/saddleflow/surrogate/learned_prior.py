@@ -165,23 +165,26 @@ class LearnedMean(PriorMean):
         values, jacobian = self._features.values_jacobian(position.reshape(-1, 3))
         return np.concatenate([energies, values]), np.concatenate([gradients, jacobian])
 
-    def weighted_hessian(
-        self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray
-    ) -> np.ndarray:
-        """Hessian of the weighted sum, shape (D, D); see :class:`PriorMean`."""
+    def parts(self, gradients: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients of the cheap surfaces and of all that was learned (k + 1, D), and their weights."""
         k = len(self.potentials)
-        hessian = super().weighted_hessian(position, gradients[:k], weights[:k])
-        own = self._changes(position, gradients, weights, DISPLACEMENT * np.eye(position.size)) / DISPLACEMENT
-        return hessian + 0.5 * (own + own.T)
+        return np.vstack([gradients[:k], weights[k:] @ gradients[k:]]), np.append(weights[:k], 1.0)
 
-    def weighted_products(
+    def part_hessians(self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Hessians of the parts, shape (k + 1, D, D); see :class:`PriorMean`."""
+        k = len(self.potentials)
+        hessians = super().part_hessians(position, gradients[:k], weights[:k])
+        own = self._changes(position, gradients, weights, DISPLACEMENT * np.eye(position.size)) / DISPLACEMENT
+        return np.concatenate([hessians, 0.5 * (own + own.T)[None]])
+
+    def part_products(
         self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray, vectors: np.ndarray
     ) -> np.ndarray:
-        """Hessian of the weighted sum times unit vectors, shape (D, m); see :class:`PriorMean`."""
+        """Hessians of the parts times unit vectors, shape (k + 1, D, m); see :class:`PriorMean`."""
         k = len(self.potentials)
-        products = super().weighted_products(position, gradients[:k], weights[:k], vectors)
+        products = super().part_products(position, gradients[:k], weights[:k], vectors)
         changes = self._changes(position, gradients, weights, PRODUCT_DISPLACEMENT * vectors.T)
-        return products + changes.T / PRODUCT_DISPLACEMENT
+        return np.concatenate([products, changes.T[None] / PRODUCT_DISPLACEMENT])
 
     def _changes(
         self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray, steps: np.ndarray

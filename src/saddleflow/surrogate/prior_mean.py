@@ -77,8 +77,9 @@ class Potential(Protocol):
 class PriorMean:
     """Cheap surfaces whose weighted sum is the mean of the surrogate.
 
-    Methods of different families err in different places: on 276 steps of stored searches GFN1-xTB left 0.301
-    of the force unexplained, the four of `MIXTURE`, chosen on the same steps, 0.264.
+    Methods of different families err in different places: on 402 steps of 48 stored searches of singlets the
+    three of `MIXTURE` left 0.31 of the force unexplained, like GFN1-xTB with PM3, PM6 and DFTB3, which take
+    half as much time again; of doublets (249 steps) 4 % more.
 
     Parameters
     ----------
@@ -147,10 +148,20 @@ class PriorMean:
         count = len(self.potentials)
         return WeightPrior(np.full(count, 1.0 / max(count, 1)), sigma * np.eye(count))
 
-    def weighted_hessian(
-        self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray
-    ) -> np.ndarray:
-        """Hessian of the weighted sum, shape (D, D), from the gradients there (k, D).
+    def parts(self, gradients: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gradients (p, D) of the parts whose Hessians are known apart, and their weights (p,).
+
+        Parameters
+        ----------
+        gradients : ndarray, shape (k, D)
+            Of all that the mean consists of, eV/Angstrom.
+        weights : ndarray, shape (k,)
+            Their weights.
+        """
+        return gradients, weights
+
+    def part_hessians(self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Hessians of the parts, shape (p, D, D), from the gradients there (k, D).
 
         Raises
         ------
@@ -159,12 +170,12 @@ class PriorMean:
         """
         hessians = self.hessians(position, gradients)
         _refuse_cusps(hessians)
-        return np.tensordot(weights, hessians, 1)
+        return hessians
 
-    def weighted_products(
+    def part_products(
         self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray, vectors: np.ndarray
     ) -> np.ndarray:
-        """Hessian of the weighted sum times unit vectors, shape (D, m), by forward differences.
+        """Hessians of the parts times unit vectors, shape (p, D, m), by forward differences.
 
         Parameters
         ----------
@@ -186,7 +197,7 @@ class PriorMean:
         changes = self._gradients(points) - gradients[:, None]
         products = changes.transpose(0, 2, 1) / PRODUCT_DISPLACEMENT
         _refuse_cusps(vectors.T @ products)
-        return np.tensordot(weights, products, 1)
+        return products
 
     def _gradients(self, points: list[np.ndarray]) -> np.ndarray:
         """Gradients of each surface near the point asked last, shape (k, points, D)."""
@@ -206,8 +217,8 @@ def _refuse_cusps(hessians: np.ndarray) -> None:
         raise SurfaceFailed(int(lowest.argmin()), "a curvature that no other method sees")
 
 
-MIXTURE = ("GFN1-xTB", "PM3", "PM6", "DFTB3")
-"""What the prior ``auto`` mixes where Sparrow is installed."""
+MIXTURE, WITHOUT_SPARROW = ("GFN2-xTB", "PM6", "DFTB3"), ("GFN1-xTB", "GFN2-xTB")
+"""What the prior ``auto`` mixes where Sparrow is installed, and where it is not."""
 XTB_ACCURACY = 0.1
 """Of tblite: forces to some 1e-5 eV/Angstrom, well below the thresholds of a search."""
 
@@ -233,9 +244,7 @@ def prior_mean(reaction: Reaction, prior: str) -> PriorMean:
     if prior != "auto":
         return PriorMean([_potential(reaction, name) for name in prior.split("+")])
     potentials = []
-    for name in MIXTURE:
-        if name in SPARROW_METHODS and not sparrow.available():
-            continue
+    for name in MIXTURE if sparrow.available() else WITHOUT_SPARROW:
         try:
             potential = _potential(reaction, name)
             potential.energy_gradient(reaction.positions)
@@ -257,7 +266,9 @@ class FollowedHessian:
     A Hessian by differences costs 3N gradients, so between two of them it is carried along in terms of the
     distances and corrected by the gradients: on ten strained guesses the lowest mode 0.15 to 0.3 Angstrom
     away had an overlap with the true one of at least 0.88 in 90 % of cases, with Cartesian updates of 0.39.
-    Where an atom has moved far its softest modes are checked, one gradient each, and corrected.
+    Where an atom has moved far its softest modes are checked, one gradient each, and corrected.  Each surface
+    has a Hessian of its own, so that other weights make another mean at once: a stiff mode that was followed
+    with earlier weights would be wrong by a quarter, and every step along it would miss.
 
     Parameters
     ----------
@@ -275,12 +286,12 @@ class FollowedHessian:
         self._rebuild_distance = rebuild_distance
         self._centre: np.ndarray | None = None
         self._last: tuple[np.ndarray, Distances, np.ndarray] | None = None
-        self._strain_free: np.ndarray | None = None
+        self._parts: np.ndarray | None = None  # Strain-free, shape (p, D, D).
 
     def replace(self, mean: PriorMean) -> None:
         """Follow another mean from now on."""
         self._mean = mean
-        self._strain_free = None
+        self._parts = None
 
     def at(
         self,
@@ -309,40 +320,56 @@ class FollowedHessian:
         """
         if not len(gradients):
             return np.zeros((position.size, position.size))
-        distances, gradient = Distances(self._numbers, position), weights @ gradients
-        strain = distances.curvature(distances.pulls(gradient))
-        if self._last is not None and len(self._last[2]) != len(gradients):
-            self._strain_free = None  # a surface was dropped
-        if self._strain_free is not None and np.abs(position - self._last[0]).max() > SMALLEST_SECANT:
-            _, origin, before = self._last
-            hessian = distances.carried(self._strain_free, origin)
-            self._strain_free = secant_update(hessian, *distances.secant(gradient, origin, weights @ before))
-        if self._strain_free is None or (
+        distances = Distances(self._numbers, position)
+        parts, shares = self._mean.parts(gradients, weights)
+        strains = np.array([distances.curvature(distances.pulls(part)) for part in parts])
+        if self._parts is not None and len(self._parts) != len(parts):
+            self._parts = None  # a surface was dropped: where one fails the others are seldom well followed
+        if self._parts is not None and np.abs(position - self._last[0]).max() > SMALLEST_SECANT:
+            self._carry(distances, parts, shares)
+        if self._parts is None or (
             self._moved(position) > (checked_within or self._rebuild_distance)
-            and not self._holds(position, gradients, weights, strain)
+            and not self._holds(position, gradients, weights, strains)
         ):
-            self._strain_free = self._mean.weighted_hessian(position, gradients, weights) - strain
+            self._parts = self._mean.part_hessians(position, gradients, weights) - strains
             self._centre = position.copy()
-        self._last = (position.copy(), distances, gradients)
-        return self._strain_free + strain
+        self._last = (position.copy(), distances, parts)
+        return np.tensordot(shares, self._parts + strains, 1)
+
+    def _carry(self, distances: Distances, parts: np.ndarray, shares: np.ndarray) -> None:
+        """Bring the Hessians to another geometry and let them obey the gradients (p, D) there."""
+        _, origin, before = self._last
+        carried = distances.carried(self._parts, origin)
+        secants = [distances.secant(new, origin, old) for new, old in zip(parts, before, strict=True)]
+        step = secants[0][0]
+        metric = secant_metric(np.tensordot(shares, carried, 1), step)
+        self._parts = np.array(
+            [
+                secant_update(part, step, change, metric)
+                for part, (_, change) in zip(carried, secants, strict=True)
+            ]
+        )
 
     def _holds(
-        self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray, strain: np.ndarray
+        self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray, strains: np.ndarray
     ) -> bool:
         """Whether the softest modes could be corrected until they hold, as in Davidson's method."""
         known = np.zeros((position.size, 0))
+        _, shares = self._mean.parts(gradients, weights)
         for _ in range(CORRECTIONS):
-            modes = internal_modes(self._strain_free, position).vectors[:, :CHECKED_MODES]
+            mean = np.tensordot(shares, self._parts, 1)
+            modes = internal_modes(mean, position).vectors[:, :CHECKED_MODES]
             vectors = _beyond(modes, known)
             if not vectors.size:
                 break  # all that they consist of is known
-            products = self._mean.weighted_products(position, gradients, weights, vectors)
-            missing = products - (strain + self._strain_free) @ vectors
+            products = self._mean.part_products(position, gradients, weights, vectors)
+            missing = products - (strains + self._parts) @ vectors
             # Least symmetric change after which the modes have these products.
             inner = vectors.T @ missing
-            wing = (missing - vectors @ (0.25 * (inner + inner.T))) @ vectors.T
-            self._strain_free = self._strain_free + wing + wing.T
-            if np.linalg.norm(missing @ (vectors.T @ modes), axis=0).max() < FOLLOWED_ERROR:
+            wings = (missing - vectors @ (0.25 * (inner + inner.transpose(0, 2, 1)))) @ vectors.T
+            self._parts = self._parts + wings + wings.transpose(0, 2, 1)
+            wrong = np.tensordot(shares, missing, 1) @ (vectors.T @ modes)
+            if np.linalg.norm(wrong, axis=0).max() < FOLLOWED_ERROR:
                 break
             known = np.hstack([known, vectors])
         else:
@@ -351,7 +378,7 @@ class FollowedHessian:
         return True
 
     def _moved(self, position: np.ndarray) -> float:
-        return largest_displacement(position.reshape(-1, 3), self._centre.reshape(-1, 3))
+        return largest_displacement(position, self._centre)
 
 
 def _beyond(modes: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -360,7 +387,16 @@ def _beyond(modes: np.ndarray, known: np.ndarray) -> np.ndarray:
     return left[:, sizes > KNOWN_MODE]
 
 
-def secant_update(hessian: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+def secant_metric(hessian: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Direction M s / (s M s), shape (D,), of the metric M = |H| + `SOFTEST` for a step s (shape (D,))."""
+    values, vectors = np.linalg.eigh(hessian)
+    direction = vectors @ ((np.abs(values) + SOFTEST) * (vectors.T @ step))
+    return direction / (direction @ step)
+
+
+def secant_update(
+    hessian: np.ndarray, step: np.ndarray, change: np.ndarray, metric: np.ndarray
+) -> np.ndarray:
     """Symmetric Hessian that maps `step` to `change`, updated most where it is stiff.
 
     The least change in a metric, as in TS-BFGS (Bofill, Int. J. Quantum Chem. 94, 324 (2003); Hermes et al.,
@@ -373,10 +409,9 @@ def secant_update(hessian: np.ndarray, step: np.ndarray, change: np.ndarray) -> 
         eV/Angstrom^2.
     step, change : ndarray, shape (D,)
         Displacement (Angstrom) and change of the gradient (eV/Angstrom) along it.
+    metric : ndarray, shape (D,)
+        :func:`secant_metric` of the step.
     """
-    values, vectors = np.linalg.eigh(hessian)
-    weights = vectors @ ((np.abs(values) + SOFTEST) * (vectors.T @ step))
-    weights /= weights @ step
     missing = change - hessian @ step
-    wing = np.outer(missing - 0.5 * (missing @ step) * weights, weights)
+    wing = np.outer(missing - 0.5 * (missing @ step) * metric, metric)
     return hessian + wing + wing.T
