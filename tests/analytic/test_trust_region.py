@@ -17,8 +17,9 @@ def test_walks_on_while_the_expected_error_is_below_the_force():
     trust = TrustRegion(METHOD)
     assert trust.use(0.3, lambda: 1.5 / FIRST_ERROR, 2.0) == pytest.approx(0.75)
     assert trust.use(0.3, lambda: 2.5 / FIRST_ERROR, 2.0) == pytest.approx(1.25)
-    small = trust.use(0.3, lambda: 0.9 * TOLERATED_FORCE / FIRST_ERROR, 0.01)
+    small = trust.use(0.3, lambda: 0.9 * TOLERATED_FORCE / FIRST_ERROR, 0.2)
     assert small == pytest.approx(0.9), "small errors are mended by the next evaluation"
+    assert trust.use(0.3, lambda: 0.5 * TOLERATED_FORCE / FIRST_ERROR, 0.02) > 1.0, "it is nearly there"
 
 
 def test_radii_hold_whatever_the_expected_error():

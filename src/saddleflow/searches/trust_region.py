@@ -14,9 +14,11 @@ GROWTH = 1.5
 """Factor of that growth."""
 SMALL_FORCE = 0.3
 """Below this force (eV/Angstrom) an error is measured against it."""
-TOLERATED_FORCE = 0.5
-"""Expected errors up to this (eV/Angstrom, times the trusted error) are no reason to stop: most of them are
-in stiff modes, which the next evaluation mends, while a soft mode has to be followed far."""
+TOLERATED_FORCE, TOLERATED_SHARE, TOLERATED_LEAST = 0.5, 3.0, 0.05
+"""Expected errors up to the first (eV/Angstrom, times the trusted error) are no reason to stop: most of them
+are in stiff modes, which the next evaluation mends, while a soft mode has to be followed far.  Small forces
+tolerate less, this share of them plus the last (eV/Angstrom): a saddle that is nearly reached is not left for
+its neighbour along a torsion."""
 FIRST_ERROR, FIRST_COUNT = 3.0, 2.0
 """Largest error of an atom over the standard deviation of a component before anything was seen, and how many
 evaluations that counts for.  Median of 757 steps of 60 Hartree-Fock searches: 2.9, quartiles 2.0 and 4.4."""
@@ -69,7 +71,8 @@ class TrustRegion:
         far = moved / self.radius
         if far > 1.0 or moved < self._method.min_trust_radius:
             return far
-        limit = self.scale * self._method.trusted_error * max(force, TOLERATED_FORCE)
+        tolerated = min(TOLERATED_FORCE, TOLERATED_SHARE * force + TOLERATED_LEAST)
+        limit = self.scale * self._method.trusted_error * max(force, tolerated)
         return max(far, self.error_per_sigma * sigma() / limit)
 
     def observe(self, error: float, sigma: float, force: float) -> float:
