@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from saddleflow.engines.ledger import Ledger
-from saddleflow.errors import GeometryError, ScfError
+from saddleflow.errors import EngineCrashed, EngineTimeout, GeometryError, ScfError
 from saddleflow.evaluation import Purpose, SearchResult, SearchStopped
 from saddleflow.geometry import largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.saddle_index import IndexProof
 from saddleflow.settings import Verification
-from saddleflow.verification_levels import model_hessian, proof_by_products
+from saddleflow.verification_levels import largest_jump, model_hessian, proof_by_products
 
 # Largest motion of an atom by which a search leaves such a point, Angstrom: up along the softest mode of a
 # minimum, or down along the second negative one.
 DEPARTURE = {0: 0.3, 2: 0.15}
+# By any of these a proof ends without a verdict; the answer stands, and the verification will say more.
+UNPROVED = (SearchStopped, ScfError, GeometryError, EngineCrashed, EngineTimeout)
 
 
 def proof_at(ledger: Ledger, reaction: Reaction, result: SearchResult) -> IndexProof | None:
@@ -33,22 +35,26 @@ def proof_at(ledger: Ledger, reaction: Reaction, result: SearchResult) -> IndexP
     Returns
     -------
     IndexProof or None
-        None where it is not decided: the budget ended, no model Hessian, a mode too soft.
+        None where it is not decided: the budget ended, no model Hessian, a mode too soft, another electronic
+        state at a displaced point, a fault of the engine.
     """
     answer = ledger.evaluations[result.evaluation]
     # The last call may have been another one at the same point, from other orbitals.
     orbitals = [answer.index]
+    jumps = [0.0]
 
     def change(displaced: np.ndarray) -> np.ndarray:
         start = orbitals.pop() if orbitals else None
-        return ledger.evaluate(displaced, Purpose.VERIFICATION, None, start).gradient - answer.gradient
+        evaluation = ledger.evaluate(displaced, Purpose.VERIFICATION, None, start)
+        jumps.append(abs(evaluation.energy - answer.energy))
+        return evaluation.gradient - answer.gradient
 
-    model = model_hessian(reaction, result, answer.positions)
+    model, settings = model_hessian(reaction, result, answer.positions), Verification()
     try:
-        proof, undecided = proof_by_products(change, reaction, answer.positions, model, Verification())
-    except (SearchStopped, ScfError, GeometryError):
+        proof, undecided = proof_by_products(change, reaction, answer.positions, model, settings)
+    except UNPROVED:
         return None
-    return None if undecided else proof
+    return None if undecided or max(jumps) > largest_jump(settings) else proof
 
 
 def departure(

@@ -80,7 +80,7 @@ def learned_from(paths: Sequence[Path], prior: str = "auto", method: str = "") -
     reactions: dict[str, Changes] = {}
     evaluations, digest = 0, hashlib.sha256()
     for run in runs:
-        rows = [row for row in run.evaluations[run.first_on_state :] if not row.error]
+        rows = [row for row in run.evaluations[run.first_on_state : run.proved_from] if not row.error]
         if not rows:
             continue
         try:

@@ -241,6 +241,9 @@ class PriorGPDimer(Method):
     algorithm: Literal["prior-gp-dimer"] = "prior-gp-dimer"
     max_calls: Annotated[int, Field(ge=1)] = 150
     """Budget of engine calls, restarts and the fallback included."""
+    go_on: Annotated[int, Field(ge=0)] = 1
+    """Look for a lower electronic state and prove the number of negative modes where the search converges
+    (some 7 calls, which the verification need not make again), and search on from there so often."""
     prior: Annotated[str, Field(pattern=_PRIOR)] = "auto"
     """Cheap surfaces that the Gaussian process corrects, joined by +: GFN1-xTB, GFN2-xTB, PM3, PM6, DFTB3,
     AM1, RM1, MNDO; or constant; or auto: GFN2-xTB+PM6+DFTB3 (without Sparrow GFN1-xTB+GFN2-xTB), as far

@@ -78,6 +78,15 @@ class RunFile:
         return max((record.get("first", 0) for record in self.provenance.get("states", [])), default=0)
 
     @property
+    def proved_from(self) -> int:
+        """Index of the first evaluation that the search made no use of: from there on they prove its answer.
+
+        What proved an earlier answer, from which the search then went on, belongs to the search.
+        """
+        last = max((e.index for e in self.evaluations if e.purpose is not Purpose.VERIFICATION), default=-1)
+        return max(last, self.result.evaluation) + 1
+
+    @property
     def converged(self) -> bool:
         """True if the search says so; see :func:`validate_run_file` for whether the stored forces agree."""
         return self.result.outcome is Outcome.CONVERGED

@@ -85,8 +85,8 @@ class Verification(Section):
 
     level: Literal["none", "curvature", "index", "auto", "hessian"] = "auto"
     """none | curvature (lowest mode only) | index (number of imaginary modes by a handful of evaluations, the
-    full Hessian where they don't decide) | auto (analytic Hessian where the engine has one, else index) |
-    hessian (the full one)."""
+    full Hessian where they don't decide) | auto (index where the search has made that proof, else an analytic
+    Hessian where the engine has one, else index) | hessian (the full one)."""
     displacement: Annotated[float, Field(gt=0)] = 0.005
     """Step of finite differences, Angstrom."""
     zero_frequency_cm1: Annotated[float, Field(ge=0)] = 0.0

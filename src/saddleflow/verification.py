@@ -163,13 +163,16 @@ def _judged_by_engine(
     if settings.level == "curvature":
         return judged_by_curvature(ledger, run, settings, record, point)
     hessian, undecided = None, ""
-    if settings.level in ("auto", "hessian"):
+    # A proof that the search has paid for already is taken up rather than made by other means again.
+    proved = len(run.evaluations) > run.proved_from
+    by_products = settings.level == "index" or (settings.level == "auto" and proved)
+    if not by_products:
         record, hessian = analytic_hessian(ledger, point.positions, record)
     if settings.level in ("auto", "index") and hessian is None:
         judged, undecided = judged_by_index(ledger, run, settings, record, point)
         if not undecided:
             return judged
-    if settings.level == "index":
+    if by_products:
         record, hessian = analytic_hessian(ledger, point.positions, record)
     if hessian is None:
         record, hessian = hessian_by_differences(ledger, run, settings, record, point)

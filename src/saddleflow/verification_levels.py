@@ -70,7 +70,7 @@ def hessian_by_differences(
     hessian, asymmetry = assemble_hessian(directions, products, run.reaction.symbols)
     record = replace(record, hessian_source="central differences", asymmetry=asymmetry)
     jump = _energy_jump(ledger.evaluations[first:], point)
-    if asymmetry <= LARGEST_ASYMMETRY and jump <= _largest_jump(settings):
+    if asymmetry <= LARGEST_ASYMMETRY and jump <= largest_jump(settings):
         return record, hessian
     reason = (
         f"the electronic state changed within the Hessian (energies by {jump:.4f} eV, asymmetry "
@@ -83,7 +83,8 @@ def _energy_jump(displaced: list[Evaluation], point: Evaluation) -> float:
     return max((abs(evaluation.energy - point.energy) for evaluation in displaced), default=0.0)
 
 
-def _largest_jump(settings: Verification) -> float:
+def largest_jump(settings: Verification) -> float:
+    """Largest change of the energy, eV, by one displacement on one electronic state."""
     return STIFFEST * settings.displacement**2 + SAME_STATE
 
 
@@ -131,20 +132,23 @@ def judged_by_index(
     basis = mass_weighted_internal_basis(positions, symbols)
     # What the search measured at its answer need not be measured again.
     stored = [e for e in run.evaluations if e.purpose is Purpose.VERIFICATION and not e.error]
+    jumps = [0.0]
 
     def change(displaced: np.ndarray) -> np.ndarray:
         for evaluation in stored:
             if np.abs(evaluation.positions - displaced).max() < REPLAY_TOLERANCE:
-                return evaluation.gradient - run.answer.gradient
-        return ledger.evaluate(displaced, Purpose.VERIFICATION).gradient - point.gradient
+                centre = run.answer
+                break
+        else:
+            evaluation, centre = ledger.evaluate(displaced, Purpose.VERIFICATION), point
+        jumps.append(abs(evaluation.energy - centre.energy))
+        return evaluation.gradient - centre.gradient
 
-    first = len(ledger.evaluations)
     model = model_hessian(run.reaction, run.result, positions)
     proof, undecided = proof_by_products(change, run.reaction, positions, model, settings)
     if undecided:
         return record, undecided
-    jump = _energy_jump(ledger.evaluations[first:], point)
-    if jump > _largest_jump(settings):
+    if (jump := max(jumps)) > largest_jump(settings):
         return record, f"the electronic state changed within the products (energies by {jump:.4f} eV)"
     (lowest, lowest_most), (second, second_most) = proof.bounds_cm1
     record = replace(

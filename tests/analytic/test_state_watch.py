@@ -6,6 +6,7 @@ import pytest
 from saddleflow.engines.analytic import Transfer
 from saddleflow.engines.ledger import Ledger
 from saddleflow.engines.state_watch import EXCLUDED, FALSE_ALARMS, NOTHING, StateChanged, StateWatch
+from saddleflow.errors import EngineCrashed, EngineTimeout
 from saddleflow.evaluation import EngineResult, Outcome, Prediction, Purpose
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
@@ -132,6 +133,41 @@ def test_a_state_that_was_followed_without_a_jump_is_left_at_the_end():
     low = Transfer().evaluate(run.answer.positions)
     assert run.answer.energy == pytest.approx(low.energy)
     assert run.answer.max_atom_force < 0.01
+    look = run.evaluations[record["first"]]
+    assert look.purpose is Purpose.VERIFICATION and look.index < run.proved_from, "it began what came after"
+
+
+def test_a_budget_that_ends_with_the_search_leaves_its_answer():
+    alone = searched(TwoStates(ladder=(0,)))
+    for spare in (0, 1, 3):
+        method = Dimer(start={"direction": "file"}, go_on=1, max_calls=len(alone.evaluations) + spare)
+        run = searched(TwoStates(ladder=(0,)), method=method)
+        assert run.result.outcome is Outcome.CONVERGED
+        assert run.result.evaluation == alone.result.evaluation
+        assert len(run.evaluations) == len(alone.evaluations) + spare
+        assert run.proved_from == len(alone.evaluations)
+
+
+@pytest.mark.parametrize("fault", [EngineCrashed, EngineTimeout])
+def test_an_engine_that_breaks_down_in_the_proof_loses_no_answer(fault):
+    alone = searched(TwoStates(ladder=(0,)))
+
+    class Breaks(TwoStates):
+        def __init__(self, after):
+            super().__init__(ladder=(0,))
+            self.after = after
+
+        def evaluate(self, positions):
+            if self.calls == self.after:
+                raise fault("no more")
+            return super().evaluate(positions)
+
+    for spare in (0, 1, 2):
+        engine = Breaks(len(alone.evaluations) + spare)
+        run = searched(engine, method=Dimer(start={"direction": "file"}, go_on=1))
+        assert run.result.outcome is Outcome.CONVERGED
+        assert run.result.evaluation == alone.result.evaluation
+        assert run.proved_from == len(alone.evaluations)
 
 
 class Rough(TwoStates):

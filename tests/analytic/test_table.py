@@ -160,6 +160,29 @@ def test_a_converged_verified_search(results):
     assert row.run_file == "searches/water/gp-dimer.h5"
 
 
+def test_what_only_proves_the_answer_counts_as_verification(results):
+    def stored(*purposes, answer=3):
+        rows = run().evaluations + [evaluation(4 + i, p, -9.6, 0.004) for i, p in enumerate(purposes)]
+        ended = replace(run().result, evaluation=answer)
+        longer = run(evaluations=rows, result=ended, engine_seconds=5.0 + len(purposes))
+        write_run_file(results / "searches/water/gp-dimer.h5", longer)
+        row = only_row(results)
+        assert pd.isna(row.calls_verification), "the verification is older than this search"
+        write_verification(results / "verifications/water/gp-dimer.h5", record())
+        return only_row(results)
+
+    proof, further = Purpose.VERIFICATION, Purpose.SEARCH
+    row = stored(proof, proof)
+    assert (row.calls, row.calls_verification, row.engine_s) == (4, 20, 5.0)
+    assert row.surrogate_s == pytest.approx(0.3) and row.wall_s == pytest.approx(3.3)
+    # A proof that made the search go on was a part of it, whether that led anywhere or not.
+    for answer in (3, 6):
+        row = stored(proof, proof, further, proof, answer=answer)
+        assert (row.calls, row.calls_verification, row.engine_s) == (7, 19, 8.0)
+    row = stored(proof, answer=4)
+    assert (row.calls, row.calls_verification) == (5, 18), "a lower state's first point is the answer itself"
+
+
 def test_table_and_parquet_hold_the_same_and_read_back_with_their_types(results):
     frame = summarise(results, ["water", "absent"], ["gp-dimer"])
     csv, parquet = write_summary(frame, results)

@@ -6,6 +6,7 @@ import pytest
 from ase.optimize import BFGS
 from tblite.ase import TBLite
 
+from saddleflow.analysis.table import summarise
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
 from saddleflow.evaluation import Outcome, Purpose
@@ -14,7 +15,7 @@ from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
 from saddleflow.run_file import write_run_file
 from saddleflow.saddle_index import IndexProof
-from saddleflow.settings import Engine, GPDimer, OTGPDimer, Start, Verification
+from saddleflow.settings import Engine, GPDimer, OTGPDimer, PriorGPDimer, Start, Verification
 from saddleflow.verification import Status, verify
 
 # A Walden inversion in which this search, so started, first converges with two imaginary modes.
@@ -28,6 +29,7 @@ ONE_HEAVY = Reaction(
     charge=-1,
 )
 AMMONIA = ase.Atoms("NH3", [[0, 0, 0.11], [0, 0.94, -0.26], [0.814, -0.47, -0.26], [-0.814, -0.47, -0.26]])
+HCN = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0.0, 0.0], [1.18, 0.0, 0.0], [0.3, 1.2, 0.0]]))
 XTB = Engine(program="xtb")
 
 
@@ -88,6 +90,47 @@ def test_where_going_on_leads_nowhere_the_point_is_kept(tmp_path):
     assert run.answer.energy == first.answer.energy
     assert len(run.evaluations) == len(first.evaluations) + 6
     assert proved(run, tmp_path).imaginary_modes == 2
+
+
+@pytest.mark.psi4
+def test_a_passed_proof_adds_nothing_to_the_calls_and_is_not_made_again(tmp_path):
+    """HCN, where Psi4 has an analytic Hessian: neither it nor the products are paid for a second time."""
+    options = Engine(program="psi4")
+    rows = {}
+    for name, method in (("alone", PriorGPDimer(go_on=0)), ("proved", PriorGPDimer())):
+        ledger = Ledger(create_engine(options, HCN), None, {}, method.max_calls)
+        run = carry_out(ledger, HCN, name, method, options.model_dump(mode="json"))
+        ledger.close()
+        (tmp_path / "searches" / "hcn").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "verifications" / "hcn").mkdir(parents=True, exist_ok=True)
+        write_run_file(tmp_path / "searches" / "hcn" / f"{name}.h5", run)
+        record = verify(
+            tmp_path / "searches" / "hcn" / f"{name}.h5",
+            Verification(),
+            tmp_path / "verifications" / "hcn" / f"{name}.h5",
+            None,
+        )
+        rows[name] = summarise(tmp_path, ["hcn"], [name]).iloc[0], run, record
+    (alone, before, _), (row, run, record) = rows["alone"], rows["proved"]
+    assert alone.verification == row.verification == "passed"
+    assert row.calls == alone.calls == len(before.evaluations) == run.proved_from
+    made = run.evaluations[run.proved_from :]
+    assert {e.purpose for e in made} == {Purpose.VERIFICATION}
+    assert "scf_starts" in made[0].notes, "all starts, once more, where it converged"
+    assert np.abs(made[0].positions - run.answer.positions).max() == 0.0
+    assert (record.level, record.calls) == ("index", 1)
+    assert row.calls_verification == len(made) + 1
+    assert [e.energy for e in run.evaluations[: run.proved_from]] == [e.energy for e in before.evaluations]
+
+
+def test_products_of_two_electronic_states_prove_nothing(monkeypatch):
+    """In the search as in the verification: the energy at a displaced point would have jumped."""
+    first = searched(ONE_HEAVY, OTGPDimer(start=SOFTEST))
+    # No molecule of this size changes its state on cue, so the limit is moved instead of the energy.
+    monkeypatch.setattr("saddleflow.going_on.largest_jump", lambda settings: 1e-9)
+    run = searched(ONE_HEAVY, OTGPDimer(start=SOFTEST, go_on=1))
+    assert run.result.evaluation == first.result.evaluation
+    assert run.proved_from == len(first.evaluations) < len(run.evaluations)
 
 
 def proof(index, mode, second):

@@ -156,7 +156,11 @@ def _row(results: Path, reaction: str, method: str) -> dict:
             "message": "the run file was made with other input; run snakemake again",
             "verification_reason": "the run file was made with other input",
         }
-    return row | _search_cells(run) | _verification_cells(results, reaction, method)
+    row |= _search_cells(run) | _verification_cells(results, reaction, method)
+    if row.get("calls_verification") is not None:
+        # What the search itself measured to prove its answer, which the verification did not measure again.
+        row["calls_verification"] += len(run.evaluations) - run.proved_from
+    return row
 
 
 def _outdated(results: Path, run_path: Path, run: RunFile) -> bool:
@@ -220,7 +224,9 @@ def _progress_message(journal: Path) -> str:
 
 def _search_cells(run: RunFile) -> dict:
     result, evaluations = run.result, run.evaluations
-    counted = [e for e in evaluations if e.purpose != Purpose.VERIFICATION]
+    counted, proof = evaluations[: run.proved_from], evaluations[run.proved_from :]
+    proof_engine_s = sum(e.engine_seconds for e in proof)
+    proof_surrogate_s = sum(e.surrogate_seconds for e in proof)
     answer = evaluations[result.evaluation] if 0 <= result.evaluation < len(evaluations) else None
     message = result.message
     converged = False
@@ -237,9 +243,9 @@ def _search_cells(run: RunFile) -> dict:
         "calls": len(counted),
         "calls_rotation": sum(e.purpose == Purpose.ROTATION for e in counted),
         "calls_failed": sum(bool(e.error) for e in counted),
-        "wall_s": run.wall_seconds,
-        "engine_s": run.engine_seconds,
-        "surrogate_s": run.surrogate_seconds,
+        "wall_s": run.wall_seconds - proof_engine_s - proof_surrogate_s,
+        "engine_s": run.engine_seconds - proof_engine_s,
+        "surrogate_s": run.surrogate_seconds - proof_surrogate_s,
         "engine": _level(run.engine),
     }
     if answer is not None:

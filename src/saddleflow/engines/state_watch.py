@@ -8,7 +8,8 @@ search has to begin again on the lower one, without them.  If it does not, the s
 step was long.
 
 Every one of these is a counted, journaled evaluation of purpose ``state``, so that a budget holds and a
-restarted search replays them; whether they are made follows from what the ledger answered.
+restarted search replays them; whether they are made follows from what the ledger answered.  The look at all
+starts where a search has converged verifies its answer and is of purpose ``verification``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from __future__ import annotations
 import numpy as np
 
 from saddleflow.engines.ledger import Ledger
-from saddleflow.errors import GeometryError, ScfError
-from saddleflow.evaluation import Evaluation, Prediction, Purpose
+from saddleflow.errors import EngineCrashed, EngineTimeout, GeometryError, ScfError
+from saddleflow.evaluation import Evaluation, Prediction, Purpose, SearchStopped
 
 # Energies of one state at one geometry, from different starts, differ by less than this, eV.
 SAME_STATE = 1e-3
@@ -115,9 +116,9 @@ class StateWatch:
         if not self._has_starts():
             return None
         try:
-            fresh = self.ledger.evaluate(here.positions, Purpose.STATE, None, Ledger.FRESH)
-        except ScfError:
-            return None
+            fresh = self.ledger.evaluate(here.positions, Purpose.VERIFICATION, None, Ledger.FRESH)
+        except (SearchStopped, ScfError, EngineCrashed, EngineTimeout):
+            return None  # the answer stands, and the verification will look once more
         lower_by = here.energy - fresh.energy
         if lower_by <= SAME_STATE:
             return None
