@@ -222,3 +222,21 @@ def test_coinciding_and_broken_atoms_are_geometry_errors():
         XTB(np.array([1, 1])).energy_gradient(np.zeros((2, 3)))
     with pytest.raises(GeometryError, match="not finite"):
         XTB(np.array([1, 1])).energy_gradient(np.full((2, 3), np.nan))
+
+
+@pytest.mark.parametrize("method", ["GFN1-xTB", "GFN2-xTB"])
+def test_molecules_pulled_apart_converge_at_some_temperature(method):
+    """Most of the stretched ones do not at 300 K; what takes long there or needs smearing is not given up."""
+    carbon_monoxide = np.array([6, 8]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 3.5]])
+    for numbers, positions in (carbon_monoxide, (HCN.numbers, 2.5 * HCN.positions)):
+        energy, gradient = XTB(numbers, method=method).energy_gradient(positions)
+        assert np.isfinite(energy) and np.isfinite(gradient).all()
+
+
+def test_a_short_memory_changes_nothing_where_an_scf_converges_as_it_should(monkeypatch):
+    found = {}
+    for memory in (saddleflow.xtb.MEMORY, 250):
+        monkeypatch.setattr(saddleflow.xtb, "MEMORY", memory)
+        found[memory] = XTB(HCN.numbers).energy_gradient(HCN.positions)
+    (energy, gradient), (other, its_gradient) = found.values()
+    assert energy == other and (gradient == its_gradient).all()
