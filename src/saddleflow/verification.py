@@ -6,6 +6,7 @@ a fresh engine, and the number of negative modes comes from a Hessian.  What can
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,12 +193,14 @@ def _same_state(ledger: Ledger, run: RunFile) -> Evaluation:
     point = ledger.evaluate(answer.positions, Purpose.VERIFICATION)
     if point.energy - answer.energy <= SAME_STATE:
         return point
+    # Where a state was found by the look at all starts that ended another search, that point is the first.
     path = [
         e.positions
         for e in run.evaluations[run.first_on_state : answer.index]
-        if e.purpose in (Purpose.SEARCH, Purpose.STATE) and not e.error
+        if (e.purpose in (Purpose.SEARCH, Purpose.STATE) or e.index == run.first_on_state) and not e.error
     ]
     ledger.engine.restore(b"")
     for index in np.unique(np.linspace(0, len(path) - 1, min(WAYPOINTS, len(path))).astype(int)):
-        ledger.evaluate(path[index], Purpose.VERIFICATION)
+        with contextlib.suppress(ScfError):  # the next one may do
+            ledger.evaluate(path[index], Purpose.VERIFICATION)
     return ledger.evaluate(answer.positions, Purpose.VERIFICATION)

@@ -357,6 +357,32 @@ def test_a_lost_electronic_state_is_sought_along_the_path(tmp_path):
     assert abs(record.energy_difference) < 1e-6
 
 
+def test_a_state_that_the_last_look_found_is_sought_from_there_and_beyond_a_point_without_scf(tmp_path):
+    run = stored(tmp_path, HCN, XTB)
+    rows = list(run.evaluations)
+    # As if the first point had been the answer of a search on a higher state, and the look had left it.
+    rows[0] = replace(rows[0], purpose=Purpose.VERIFICATION)
+    record = {"result": "excluded", "first": 0}
+    write_run_file(tmp_path / "run.h5", replace(run, evaluations=rows, provenance={"states": [record]}))
+
+    class Stumbles(TwoStates):
+        """Fresh starts find the lower state at the first point alone; there is no solution at the second."""
+
+        def evaluate(self, positions):
+            fresh = self.high is None
+            if np.abs(positions - rows[1].positions).max() < 1e-6:
+                raise ScfError("no convergence")
+            result = super().evaluate(positions)
+            if fresh and np.abs(positions - rows[0].positions).max() > 1e-6:
+                self.high = True
+                return replace(result, energy=result.energy + self.gap)
+            return result
+
+    record = verified(tmp_path, engine=Stumbles(0.5, np.full((3, 3), 99.0)))
+    assert record.status is Status.PASSED, record.reason
+    assert abs(record.energy_difference) < 1e-6
+
+
 def test_an_electronic_state_that_stays_lost_is_not_run(tmp_path):
     run = stored(tmp_path, HCN, XTB)
     rows = [replace(row, energy=row.energy - 0.5) for row in run.evaluations]
