@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy
 from hostile_input import ATOMS
-from small_search import ROOT, Result, Search, file_limit, in_one_line, new_folder, undisturbed
+from small_search import PATIENCE, ROOT, Result, Search, file_limit, in_one_line, new_folder, undisturbed
 
 from saddleflow.engines.journal import read_journal
 from saddleflow.run_file import read_run_file
@@ -41,6 +41,45 @@ def read_only() -> Result:
         survived += told and code == 0 and search.evaluations() == expected and held + made == len(expected)
         survived -= place == "searches" and made > 0
     return 3, survived, "read-only mounts; what was evaluated before is not evaluated again"
+
+
+def small_disk(sizes_kb: tuple[int, ...] = (16, 32, 64)) -> Result:
+    """Journal and results on a file system that is full at some time and is then made larger."""
+    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+        return 0, 0, "not tried: this system refuses a mount of its own (a container or chroot)"
+    expected, survived = undisturbed(), 0
+    # The mount is seen by these processes alone, so one shell runs both searches and keeps what they made.
+    shell = (
+        'mount -t tmpfs -o size={}k tmpfs "$0" || exit 9; "$@" > first 2>&1; echo $? > code; '
+        'test -e "$0"/s.h5 && echo early >> code; mount -o remount,size=64m "$0"; "$@" > second 2>&1; '
+        'echo $? >> code; cp "$0"/s.h5 kept.h5'
+    )
+    for size in sizes_kb:
+        search = Search()
+        disk = search.folder / "disk"
+        disk.mkdir()
+        command = [
+            sys.executable,
+            "-m",
+            "saddleflow.cli",
+            "search",
+            "--reaction",
+            "r.json",
+            "--method",
+            "m.json",
+        ]
+        command += ["--output", str(disk / "s.h5"), "--journal", str(disk / "s.jsonl")]
+        command = ["unshare", "-rm", "sh", "-c", shell.format(size), str(disk), *command]
+        subprocess.run(command, cwd=search.folder, env=_environment(), check=False, timeout=PATIENCE)
+        first, second = ((search.folder / name).read_text() for name in ("first", "second"))
+        codes = (search.folder / "code").read_text().split()
+        told = in_one_line(first) and any(f"{what} is lost" in first for what in ("nothing", "no evaluation"))
+        search.output = search.folder / "kept.h5"
+        made = first.count(" call ") + second.count(" call ")
+        same = len(codes) == 2 and codes[0] != "0" and codes[1] == "0" and search.evaluations() == expected
+        # The call whose line found no room is made once more.
+        survived += told and same and len(expected) <= made <= len(expected) + 1
+    return len(sizes_kb), survived, f"of {', '.join(str(size) for size in sizes_kb)} kB"
 
 
 def clock(days: tuple[float, ...] = (400.0, 0.1, -400.0)) -> Result:
@@ -169,7 +208,7 @@ def snakemake_killed(times: int = 5, seed: int = 0) -> Result:
     """SIGKILL of Snakemake at a random instant of a run, unlocked and started again."""
     whole = Workflow()
     started = time.monotonic()
-    assert whole.start().wait(timeout=300) == 0, (whole.folder / "said").read_text()
+    assert whole.start().wait(timeout=4 * PATIENCE) == 0, (whole.folder / "said").read_text()
     duration, expected = time.monotonic() - started, whole.answers()
     generator, survived = random.Random(seed), 0
     for _ in range(times):
@@ -179,7 +218,7 @@ def snakemake_killed(times: int = 5, seed: int = 0) -> Result:
         process.send_signal(signal.SIGKILL)
         process.wait()
         unlocked = workflow.unlock() == 0
-        code = workflow.start().wait(timeout=300)
+        code = workflow.start().wait(timeout=4 * PATIENCE)
         left = list(workflow.folder.glob("results/journals/**/*.jsonl"))
         table = workflow.folder / "results" / "summary.csv"
         survived += unlocked and code == 0 and workflow.answers() == expected and not left and table.is_file()

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hostile_input import ATOMS, NAMES, read, read_many
-from machine_faults import clock, other_schema, psi4_broken, read_only, snakemake_killed
-from small_search import Result, Search, file_limit, new_folder, undisturbed
+from machine_faults import clock, other_schema, psi4_broken, read_only, small_disk, snakemake_killed
+from psi4_faults import scratch_full, worker_killed, worker_out_of_memory, worker_stopped
+from small_search import PATIENCE, Result, Search, file_limit, new_folder, undisturbed
 
 from saddleflow.engines.journal import read_journal
 from saddleflow.engines.worker_process import WorkerDied, WorkerProcess, WorkerTimeout
@@ -90,7 +91,7 @@ def together(times: int = 2) -> Result:
     for _ in range(times):
         search = Search()
         both = [search.start(), search.start()]
-        codes = [(process.communicate(timeout=120), process.returncode)[1] for process in both]
+        codes = [(process.communicate(timeout=PATIENCE), process.returncode)[1] for process in both]
         survived += codes == [0, 0] and search.evaluations() == expected
     return times, survived, ""
 
@@ -100,7 +101,7 @@ def crowded(times: int = 4) -> Result:
     expected = undisturbed()
     searches = [Search() for _ in range(times)]
     processes = [search.start() for search in searches]
-    codes = [(process.communicate(timeout=240), process.returncode)[1] for process in processes]
+    codes = [(process.communicate(timeout=PATIENCE), process.returncode)[1] for process in processes]
     same = sum(search.evaluations() == expected for search in searches)
     return times, same if codes == [0] * times else 0, f"on {os.cpu_count()} cores"
 
@@ -163,6 +164,7 @@ def hostile_names() -> Result:
 CASES: dict[str, Callable[[], Result]] = {
     "search killed (SIGKILL) at a random instant, started again": killed,
     "disk full, then space again": full_disk,
+    "file system of the results full, then enlarged": small_disk,
     "journal with a torn last line; corrupt journal": journals,
     "results read-only, then writable": read_only,
     "clock jumping back (a search begun under another date)": clock,
@@ -171,7 +173,11 @@ CASES: dict[str, Callable[[], Result]] = {
     "run file of another schema version": other_schema,
     "two processes told to write the same search": together,
     "four searches at once": crowded,
-    "worker faults": workers,
+    "a helper process misbehaves": workers,
+    "Psi4's worker killed (SIGKILL) at a random instant": worker_killed,
+    "Psi4's worker hangs": worker_stopped,
+    "Psi4's worker out of memory": worker_out_of_memory,
+    "scratch disk of Psi4 full, then space again": scratch_full,
     "malformed reaction files, tables and configurations": hostile_files,
     "names that are paths or shell commands": hostile_names,
 }

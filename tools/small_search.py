@@ -17,23 +17,37 @@ from saddleflow.run_file import read_run_file
 ROOT = Path(__file__).resolve().parents[1]
 Result = tuple[int, int, str]
 """Cases tried, cases survived, remark."""
+PATIENCE = 900.0
+"""Seconds that a search may take on a busy machine; none needs a tenth of it on an idle one."""
 MAIN = "import sys; from saddleflow.cli import main; sys.exit(main())"
 
 
 class Search:
     """One small search (GFN2-xTB, plain dimer, about a hundred calls) in a folder of its own."""
 
-    def __init__(self, engine: dict | None = None):
+    def __init__(self, engine: dict | None = None, algorithm: str = "dimer"):
         self.folder = folder = new_folder()
         self.output, self.journal = folder / "searches" / "s.h5", folder / "journals" / "s.jsonl"
         (folder / "good.xyz").write_text(GOOD["xyz"])
         (reaction,) = read_reactions(folder / "good.xyz")
         (folder / "r.json").write_text(json.dumps(reaction.to_dict()))
-        method = {"name": "d", "method": {"algorithm": "dimer"}, "engine": engine or {"program": "xtb"}}
+        method = {"name": "d", "method": {"algorithm": algorithm}, "engine": engine or {"program": "xtb"}}
         (folder / "m.json").write_text(json.dumps(method))
 
-    def start(self, before: str = "", read_only: Path | None = None) -> subprocess.Popen:
-        """Start it, with Python code that comes before, or with a folder that can't be written to."""
+    def start(
+        self, before: str = "", read_only: Path | None = None, temporary: tuple[Path, int] | None = None
+    ) -> subprocess.Popen:
+        """Start it, as it is or disturbed.
+
+        Parameters
+        ----------
+        before : str
+            Python code that comes first.
+        read_only : Path, optional
+            A folder that can't be written to.
+        temporary : (Path, int), optional
+            Folder of temporary files, and the size in kB of the file system that it is.
+        """
         arguments = ["search", "--reaction", "r.json", "--method", "m.json"]
         arguments += ["--output", str(self.output), "--journal", str(self.journal)]
         command = [sys.executable, "-c", before + MAIN, *arguments]
@@ -41,6 +55,9 @@ class Search:
             # A mount of its own that this process alone sees: permissions would not stop the superuser.
             shell = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
             command = ["unshare", "-rm", "sh", "-c", shell, str(read_only), *command]
+        if temporary:
+            shell = f'mount -t tmpfs -o size={temporary[1]}k tmpfs "$0" && export TMPDIR="$0" && exec "$@"'
+            command = ["unshare", "-rm", "sh", "-c", shell, str(temporary[0]), *command]
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -50,10 +67,10 @@ class Search:
             text=True,
         )
 
-    def run(self, before: str = "", read_only: Path | None = None) -> tuple[int, str]:
-        """Exit code and what it said."""
-        process = self.start(before, read_only)
-        out, error = process.communicate(timeout=120)
+    def run(self, *arguments, **options) -> tuple[int, str]:
+        """Exit code and what it said; arguments as :meth:`start`."""
+        process = self.start(*arguments, **options)
+        out, error = process.communicate(timeout=PATIENCE)
         return process.returncode, out + error
 
     def evaluations(self) -> list[tuple]:
