@@ -32,6 +32,7 @@ def _folders(tmp_path, monkeypatch):
     [
         ("killed", (3, 1)),
         ("full_disk", (2,)),
+        ("small_disk", ((32,),)),
         ("journals", ()),
         ("read_only", ()),
         ("clock", ((400.0,),)),
@@ -39,6 +40,9 @@ def _folders(tmp_path, monkeypatch):
         ("other_schema", ()),
         ("together", (1,)),
         ("workers", ()),
+        pytest.param("worker_killed", (1,), marks=pytest.mark.psi4),
+        pytest.param("worker_out_of_memory", (1,), marks=pytest.mark.psi4),
+        pytest.param("scratch_full", ((8,),), marks=pytest.mark.psi4),
         ("hostile_files", (150,)),
         ("hostile_names", ()),
     ],
