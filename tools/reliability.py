@@ -203,8 +203,8 @@ def main(state: Path, table: Path) -> int:
     head = """# Reliability: faults that were really made
 
 Written by `make reliability` (tools/reliability.py). Survived: nothing lost, nothing repeated, and where a
-job can't go on, one line that says why and what to do. Searches are plain dimers on GFN2-xTB, compared
-evaluation by evaluation with an undisturbed one.
+job can't go on, one line that says why and what to do. Searches are plain dimers on GFN2-xTB, those of Psi4's
+worker gp-dimer on HCN at HF/3-21G, compared evaluation by evaluation with an undisturbed one.
 
 | case | tried | survived | lost | date | remark |
 |---|---|---|---|---|---|
