@@ -161,10 +161,19 @@ def _compare(arguments: argparse.Namespace) -> int:
     from saddleflow.analysis.leaderboard import write_page
 
     results = _results(arguments.results)
+    if arguments.bayes:
+        from saddleflow.analysis import bayesian
+
+        bayesian.require_pymc()
     comparison = compare(results, arguments.published, arguments.budget, arguments.seed)
     folder = arguments.to or results / "comparison"
     print(as_text(comparison), end="\n\n")
-    for path in [*write_tables(comparison, folder), write_page(comparison, folder / "leaderboard.html")]:
+    written = [*write_tables(comparison, folder), write_page(comparison, folder / "leaderboard.html")]
+    if arguments.bayes:
+        model = bayesian.calls_model(comparison.costs(), comparison.facts["budget"], arguments.seed)
+        print(bayesian.as_text(model), end="\n\n")
+        written.append(bayesian.write_model(model, folder / "bayesian.json"))
+    for path in written:
         print(path)
     return 0
 
@@ -303,7 +312,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="CALLS",
         help="more calls than this count as failed (no success is cut)",
     )
-    add("--seed", type=int, default=0, help="of the bootstrap intervals (0)")
+    add("--seed", type=int, default=0, help="of the bootstrap intervals and of the sampler (0)")
+    add("--bayes", action="store_true", help="also a Bayesian model of the calls (needs the extra bayes)")
     add("--to", type=Path, metavar="DIR", help="folder of the tables and the page (RESULTS/comparison)")
     _, add = command("export", _export, "write a run file in other formats")
     add("run_file", metavar="RUNFILE", type=Path, help="run file (.h5)")

@@ -133,6 +133,9 @@ class GPDimer(Method):
     """Step along the mode while the curvature is positive, Angstrom."""
     remove_rigid_motion: bool = False
     """Project translations and rotations out of the inner steps (published: off)."""
+    memory_after_limited_step: bool = False
+    """Go on with L-BFGS after a step that was shortened because atoms are near (published: it has no memory
+    until the next phase)."""
     internal_mode: bool = False
     """Keep the mode free of translations and rotations. Published: off; then, where all internal modes are
     convex, the mode becomes a rotation of the whole molecule and a phase spends its steps on turning it."""

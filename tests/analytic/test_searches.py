@@ -15,7 +15,7 @@ from saddleflow.searches import dimer, gp_dimer
 from saddleflow.searches.base import interrupted
 from saddleflow.searches.dimer import interpolated_gradient
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
-from saddleflow.searches.surrogate_dimer import rotate
+from saddleflow.searches.surrogate_dimer import Translator, rotate
 from saddleflow.settings import Convergence, Dimer, GPDimer, OTGPDimer
 from saddleflow.surrogate.inverse_distances import InverseDistances
 
@@ -164,6 +164,24 @@ def test_lbfgs_solves_a_quadratic_once_it_knows_the_curvatures():
         memory.add(s, hessian @ s)
     force = np.array([1.0, -2.0, 3.0])
     assert memory.apply(force) == pytest.approx(np.linalg.solve(hessian, force))
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_step_shortened_by_near_atoms_ends_the_memory_of_the_phase_unless_told_otherwise(memory):
+    translator = Translator(0.05, 0.1, 2.0 / 3.0, False, memory)
+    hessian = np.diag([-1.0, 2.0, 5.0, 2.0, 3.0, 4.0])
+    mode = np.eye(6)[0]
+    near = np.array([0.0, 0.0, 0.0, 0.2, 0.0, 0.0])  # no atom may move further than 0.033 Angstrom
+    limited = translator.step(near, np.full(6, 10.0), mode, -1.0)
+    assert np.linalg.norm(limited.reshape(-1, 3), axis=1).max() < 0.034
+
+    position = np.array([0.0, 0.0, 0.0, 1.5, 0.0, 0.0])
+    for _ in range(4):
+        gradient = 0.1 * hessian @ (position - 1.0)
+        step = translator.step(position, gradient, mode, -1.0)
+        position = position + step
+    along_force = 0.01 * (2.0 * (gradient @ mode) * mode - gradient)
+    assert np.allclose(step, along_force, rtol=1e-12) is not memory
 
 
 def test_an_internal_mode_never_becomes_a_rotation_of_the_molecule():

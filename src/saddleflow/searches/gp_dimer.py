@@ -204,7 +204,11 @@ def _relax(model: SurrogateModel, start: Dimer, threshold: float, method: GPDime
     """Relax the dimer on the surrogate until it converges or leaves the region that the data cover."""
     process, separation = model.process, method.separation
     translator = Translator(
-        method.max_step, method.convex_step, method.distance_ratio_limit, method.remove_rigid_motion
+        method.max_step,
+        method.convex_step,
+        method.distance_ratio_limit,
+        method.remove_rigid_motion,
+        method.memory_after_limited_step,
     )
     position, mode, curvature = start.position, start.mode, start.curvature
     for step_number in range(method.max_inner_iterations):

@@ -137,12 +137,16 @@ class Translator:
         No atom moves further than half of (1 - limit) times its nearest-neighbour distance.
     remove_rigid_motion : bool
         Project translations and rotations out of the steps.
+    memory_after_limited_step : bool
+        Go on with L-BFGS after a step that was shortened because atoms are near; else all later steps of this
+        translator follow the force alone.
     """
 
     max_step: float
     convex_step: float
     distance_ratio_limit: float
     remove_rigid_motion: bool
+    memory_after_limited_step: bool = False
     _memory: LimitedMemoryBFGS = field(init=False)
     _last_step: np.ndarray | None = field(init=False, default=None)
     _last_force: np.ndarray | None = field(init=False, default=None)
@@ -197,7 +201,8 @@ class Translator:
             moving = motions > 0
             step = step * ATOM_STEP_FRACTION * (limits[moving] / motions[moving]).min()
             self._forget()
-            self._last_step = None
+            if not self.memory_after_limited_step:
+                self._memory.memory = 0
         elif self._last_step is not None:
             self._last_step = step
         return step
