@@ -58,7 +58,8 @@ def configuration(asked: argparse.Namespace) -> dict:
 def run(command: list[str], seconds: float) -> int | None:
     """Exit code of a command, None when it was stopped because its time was over (or by the user)."""
     # A process group of its own: the signal must reach the searches too, which write their journals and end.
-    process = subprocess.Popen(command, start_new_session=True)
+    # The table is made below; that of the workflow would call a run that was stopped in time a failed one.
+    process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"SADDLEFLOW_TABLE": "later"})
     try:
         return process.wait(timeout=seconds)
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as reason:
@@ -103,7 +104,7 @@ def main() -> int:
     if code is None:
         print("saddleflow: the same command goes on where this stopped", flush=True)
     saddleflow = [sys.executable, "-m", "saddleflow.cli"]
-    if code is None and subprocess.run([*saddleflow, "summarise", str(results)], check=False).returncode:
+    if code != 0 and subprocess.run([*saddleflow, "summarise", str(results)], check=False).returncode:
         return 1
     return subprocess.run([*saddleflow, "compare", str(results)], check=False).returncode or code or 0
 

@@ -52,6 +52,7 @@ PACKAGES = (
     ),
     ("pyscf", "engine pyscf: the levels of Psi4 without Psi4", "pip install 'saddleflow[pyscf]'", False),
     ("sella", "methods sella and sella-xtb", "pip install 'saddleflow[sella]'", False),
+    ("pymc", "saddleflow compare --bayes", "pip install 'saddleflow[bayes]'", False),
     ("snakemake", "sets of reactions, restarts, clusters", "pip install 'saddleflow[workflow]'", False),
     (
         "snakemake-executor-plugin-slurm",

@@ -52,6 +52,7 @@ def test_out_of_time_it_stops_and_the_same_command_goes_on(project):
     first = leaderboard(0.5)
     assert "the time is over" in first.stdout, first.stdout + first.stderr
     assert "no reaction was finished by all methods yet" in first.stderr
+    assert "Some jobs failed" not in first.stdout + first.stderr, "nothing failed, the time was over"
     calls = folder / "calls"
     assert calls.stat().st_size == 5, "the search was in its fifth call"
 

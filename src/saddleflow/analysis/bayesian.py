@@ -172,12 +172,13 @@ def _model(
     limit: float,
 ) -> Any:
     """The model as pymc wants it; all arrays have one entry a search."""
+    methods, reactions = int(method.max()) + 1, int(reaction.max()) + 1
     with pymc.Model() as model:
-        level = pymc.Normal("level", np.log(calls[solved]).mean(), 2.0, shape=method.max() + 1)
+        level = pymc.Normal("level", np.log(calls[solved]).mean(), 2.0, shape=methods)
         sigma = pymc.HalfNormal("sigma", 1.0)
-        effect = pymc.Normal("effect", 0.0, 1.0, shape=reaction.max() + 1)
+        effect = pymc.Normal("effect", 0.0, 1.0, shape=reactions)
         # Variance mean + (spread mean)^2: without spread a Poisson distribution.
-        spread = pymc.HalfNormal("spread", 1.0, shape=method.max() + 1)
+        spread = pymc.HalfNormal("spread", 1.0, shape=methods)
         mean = pymc.math.exp(level[method] + sigma * effect[reaction])
         alpha = spread[method] ** -2
         pymc.NegativeBinomial(
