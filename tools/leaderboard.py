@@ -59,7 +59,9 @@ def run(command: list[str], seconds: float) -> int | None:
     """Exit code of a command, None when it was stopped because its time was over (or by the user)."""
     # A process group of its own: the signal must reach the searches too, which write their journals and end.
     # The table is made below; that of the workflow would call a run that was stopped in time a failed one.
-    process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"SADDLEFLOW_TABLE": "later"})
+    process = subprocess.Popen(
+        command, start_new_session=True, env=os.environ | {"SADDLEFLOW_TABLE": "later"}
+    )
     try:
         return process.wait(timeout=seconds)
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as reason:

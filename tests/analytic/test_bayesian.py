@@ -20,7 +20,10 @@ def synthetic(reactions=40, censoring=np.inf):
     mean = {"a": 40 * RATIO * effect, "b": 40 * effect}
     # Gamma-Poisson mixture: negative binomial with a relative spread of 0.3.
     shape = 0.3**-2
-    calls = {name: rng.poisson(m * rng.gamma(shape, 1 / shape, reactions)).astype(float) for name, m in mean.items()}
+    calls = {
+        name: rng.poisson(m * rng.gamma(shape, 1 / shape, reactions)).astype(float)
+        for name, m in mean.items()
+    }
     table = pd.DataFrame(calls)
     return table.where(table <= censoring, np.inf)
 

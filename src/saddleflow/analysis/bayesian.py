@@ -40,8 +40,9 @@ class CallsModel:
         One row a pair: ``a, b``, ``ratio`` of the expected calls a/b with ``_low, _high``, and
         ``probability_fewer``, that a needs fewer.
     facts : dict
-        ``limit`` of the censoring (calls), ``reactions``, ``failures``, ``reaction_sigma`` (standard deviation
-        of the logarithm of the calls between reactions), ``r_hat`` (the largest), ``divergences``, ``seed``.
+        ``limit`` of the censoring (calls), ``reactions``, ``failures``, ``reaction_sigma`` (standard
+        deviation of the logarithm of the calls between reactions), ``r_hat`` (the largest), ``divergences``,
+        ``seed``.
     """
 
     methods: pd.DataFrame
@@ -80,8 +81,8 @@ def calls_model(
     costs : pandas.DataFrame
         Calls, one row a reaction and one column a method; infinity or NaN where the search failed.
     budget : float
-        Calls above it count as failed.  Failures are censored at it, or at the most calls of any success if
-        these are fewer: how many calls a failed search would have needed beyond all others is not in the data.
+        Calls above it count as failed.  Failures are censored at the most calls of any success within it: how
+        many calls a failed search would have needed beyond all others is not in the data.
     seed : int
         The same seed and data give the same numbers.
     draws, chains : int
@@ -133,7 +134,7 @@ def as_text(model: CallsModel) -> str:
     """Tables and sentences for the screen."""
     facts = model.facts
     lines = [
-        f"Bayesian model of the calls (negative binomial, random effect of each of {facts['reactions']} reactions); "
+        f"Bayesian model of the calls (negative binomial, random effect of {facts['reactions']} reactions); "
         f"{facts['failures']} failed searches count as more than {facts['limit']:g} calls:",
     ]
     for _, row in model.methods.iterrows():
@@ -189,13 +190,17 @@ def _model(
             counts = np.arange(int(limit) + 1)[:, None]
             failed = pymc.NegativeBinomial.dist(mu=mean[~solved], alpha=alpha[~solved])
             within = pymc.math.exp(pymc.logp(failed, np.repeat(counts, (~solved).sum(), axis=1))).sum(axis=0)
-            pymc.Potential("failures", pymc.math.log(pymc.math.maximum(1.0 - within, SMALLEST_SURVIVAL)).sum())
+            pymc.Potential(
+                "failures", pymc.math.log(pymc.math.maximum(1.0 - within, SMALLEST_SURVIVAL)).sum()
+            )
     return model
 
 
 def _method_rows(names: pd.Index, level: np.ndarray, spread: np.ndarray) -> pd.DataFrame:
     rows = [
-        {"method": name} | _interval("calls", np.exp(level[:, k])) | {"spread": float(np.median(spread[:, k]))}
+        {"method": name}
+        | _interval("calls", np.exp(level[:, k]))
+        | {"spread": float(np.median(spread[:, k]))}
         for k, name in enumerate(names)
     ]
     return pd.DataFrame(rows)
