@@ -92,8 +92,10 @@ class RunFile:
         return self.result.outcome is Outcome.CONVERGED
 
     def calls(self, purpose: Purpose | None = None) -> int:
-        """Number of evaluations, failed ones included, of one purpose or of all."""
-        return sum(purpose is None or evaluation.purpose == purpose for evaluation in self.evaluations)
+        """Number of evaluations, failed ones included, of one purpose, or of the search without its proof."""
+        if purpose is None:
+            return self.proved_from
+        return sum(evaluation.purpose == purpose for evaluation in self.evaluations)
 
 
 def force_measure(forces: np.ndarray, criterion: str) -> float:
