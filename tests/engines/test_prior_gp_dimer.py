@@ -508,6 +508,16 @@ def test_a_walk_without_a_way_back_is_lost_after_two_evaluations():
     assert lost == [False, True]
 
 
+def test_a_walk_that_improves_is_not_lost():
+    walk, stand_at = walk_on(FORMALDEHYDE)
+    walk.places, walk.returns = [], 1
+    lost = []
+    for shift in (0.05, 0.06, 0.02):
+        stand_at(MINIMUM + shift * np.eye(4, 3))
+        lost.append(walk.off_ridge)
+    assert lost == [0, 0, 1]
+
+
 def test_a_ridge_is_that_of_the_guess_however_the_molecule_has_turned():
     walk, _ = walk_on(FORMALDEHYDE)
     position = FORMALDEHYDE.positions.ravel()
