@@ -9,7 +9,7 @@ from saddleflow.curvilinear import Distances
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import ScfError
-from saddleflow.evaluation import Outcome, Purpose
+from saddleflow.evaluation import Outcome, Purpose, TracePoint
 from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
@@ -488,6 +488,25 @@ def test_the_last_walk_begins_at_the_best_point_with_what_is_known_around_it(mon
     assert base == min(before, key=lambda evaluation: evaluation.max_atom_force).index
     positions = [evaluation.positions for evaluation in ledger.evaluations]
     assert len({x.tobytes() for x in positions}) == len(positions)
+
+
+@pytest.mark.parametrize(("curvature", "begins_at"), [(-5.0, 0), (-0.2, 1)])
+def test_the_last_walk_begins_on_a_ridge_if_any_was_seen(curvature, begins_at):
+    ledger = Ledger(Truth(FORMALDEHYDE), None, {}, 60)
+    places = (FORMALDEHYDE.positions, MINIMUM + 0.06 * np.eye(4, 3))
+    asked = [ledger.evaluate(place) for place in places]
+    assert asked[1].max_atom_force < asked[0].max_atom_force
+    trace = [TracePoint(0, np.zeros((4, 3)), curvature), TracePoint(1, np.zeros((4, 3)), -0.01)]
+    walk = prior_walk.Walk(
+        ledger.evaluate,
+        FORMALDEHYDE,
+        PriorGPDimer(prior="GFN1-xTB"),
+        np.zeros((4, 3)),
+        trace,
+        relaxation=prior_walk.Relaxation.GATHERED,
+        asked=asked,
+    )
+    assert walk._gathered().index == begins_at == walk.base
 
 
 def test_a_plain_is_no_saddle():

@@ -18,7 +18,7 @@ from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.partitioned_rfo import stiff_step
 from saddleflow.searches.prior_model import PriorModel
-from saddleflow.searches.ridge import Ridge
+from saddleflow.searches.ridge import RIDGE_CURVATURE, Ridge
 from saddleflow.searches.start_direction import start_positions
 from saddleflow.searches.surrogate_phase import NEARLY_CONVERGED, Phase, SurrogatePhase
 from saddleflow.searches.trust_region import SMALL_FORCE, TrustRegion
@@ -154,9 +154,16 @@ class Walk:
         return evaluation
 
     def _gathered(self) -> Evaluation:
-        """Take up what earlier walks asked around the point with the smallest force, and begin there."""
-        asked = {evaluation.index: evaluation for evaluation in self.asked}.values()
-        best = min(asked, key=lambda evaluation: evaluation.max_atom_force)
+        """Take up what earlier walks asked around the best point, and begin there.
+
+        That is the one with the smallest force on a ridge, if any was: on a plain all forces are small.
+        """
+        asked = list({evaluation.index: evaluation for evaluation in self.asked}.values())
+        ridges = {point.evaluation for point in self.trace if point.curvature < RIDGE_CURVATURE}
+        best = min(
+            [evaluation for evaluation in asked if evaluation.index in ridges] or asked,
+            key=lambda evaluation: evaluation.max_atom_force,
+        )
         near = sorted(asked, key=lambda e: largest_displacement(e.positions, best.positions))
         near = near[: self.method.observations]
         for number, evaluation in enumerate(sorted(near, key=lambda e: e.index)):
