@@ -19,16 +19,15 @@ from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import SAME_MODE, Ridge
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import Engine, GPDimer, PriorGPDimer, Start
+from saddleflow.surrogate import followed_hessian
 from saddleflow.surrogate import prior_mean as prior_mean_module
+from saddleflow.surrogate.followed_hessian import FollowedHessian, secant_metric, secant_update
 from saddleflow.surrogate.inverse_distances import InverseDistances
 from saddleflow.surrogate.kernel import TrainingFeatures
 from saddleflow.surrogate.prior_mean import (
-    FollowedHessian,
     PriorMean,
     SurfaceFailed,
     prior_mean,
-    secant_metric,
-    secant_update,
 )
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
 from saddleflow.vibrations import Modes, internal_modes
@@ -172,7 +171,7 @@ def test_hessian_of_the_prior_is_made_once_followed_and_made_anew_far_away(monke
     follows = FollowedHessian(mean, HCN.numbers, 0.3)
     x = HCN.positions.ravel()
     weights = np.array([0.7])
-    monkeypatch.setattr(prior_mean_module, "CORRECTIONS", 1)
+    monkeypatch.setattr(followed_hessian, "CORRECTIONS", 1)
     for made, shift in ((9, 0.0), (9, 0.05), (9, 0.1), (21, 0.9)):
         moved = x.copy()
         moved[0] += shift
@@ -205,7 +204,7 @@ def test_a_followed_hessian_that_holds_is_not_made_anew_but_corrected(monkeypatc
     checked, unchecked = (FollowedHessian(mean, FORMALDEHYDE.numbers, limit) for limit in (0.01, 10.0))
     for follows in (checked, unchecked):
         follows.at(x, mean.energies_gradients(x)[1], weights)
-    monkeypatch.setattr(prior_mean_module, "FOLLOWED_ERROR", 1e3)
+    monkeypatch.setattr(followed_hessian, "FOLLOWED_ERROR", 1e3)
     with monkeypatch.context() as patch:
         patch.setattr(mean, "part_hessians", None)  # not asked again
         for _ in range(4):

@@ -11,9 +11,10 @@ from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
 from saddleflow.settings import PriorGPDimer
 from saddleflow.surrogate.bond_distances import BondDistances
+from saddleflow.surrogate.followed_hessian import FollowedHessian
 from saddleflow.surrogate.kernel import TrainingFeatures
 from saddleflow.surrogate.learned_prior import LENGTH_FACTOR, LearnedMean, read_learned_prior
-from saddleflow.surrogate.prior_mean import FollowedHessian, PriorMean, SurfaceFailed, prior_mean
+from saddleflow.surrogate.prior_mean import PriorMean, SurfaceFailed, prior_mean
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
 
 
