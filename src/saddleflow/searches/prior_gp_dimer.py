@@ -2,7 +2,8 @@
 
 A walk (:mod:`saddleflow.searches.prior_walk`) begins at the guess, relaxed where it surely stays on its
 ridge.  One that loses the ridge or its patience is followed by one from the guess as far as it can relax, by
-a careful one from the bare guess and by the published search, within one budget.
+a careful one from the bare guess, by one from the best point so far and by the published search, within one
+budget.
 """
 
 from __future__ import annotations

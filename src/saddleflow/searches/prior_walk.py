@@ -51,7 +51,7 @@ FLAT = -0.1
 
 
 class Relaxation(Enum):
-    """How much of the strain of a guess relaxes on the prior before the first evaluation, in order of use."""
+    """Where a walk begins, by how much of the strain of the guess relaxes on the prior, in order of use."""
 
     SURE = "all of it, where it surely stays on its ridge, else nothing"
     PARTIAL = "as far as it is still on its ridge"

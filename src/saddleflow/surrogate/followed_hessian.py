@@ -93,7 +93,7 @@ class FollowedHessian:
             self._carry(distances, parts, shares)
         if self._parts is None or (
             self._moved(position) > (checked_within or self._rebuild_distance)
-            and not self._holds(position, gradients, weights, strains)
+            and not self._holds(position, gradients, weights, strains, shares)
         ):
             self._parts = self._mean.part_hessians(position, gradients, weights) - strains
             self._centre = position.copy()
@@ -115,11 +115,15 @@ class FollowedHessian:
         )
 
     def _holds(
-        self, position: np.ndarray, gradients: np.ndarray, weights: np.ndarray, strains: np.ndarray
+        self,
+        position: np.ndarray,
+        gradients: np.ndarray,
+        weights: np.ndarray,
+        strains: np.ndarray,
+        shares: np.ndarray,
     ) -> bool:
         """Whether the softest modes could be corrected until they hold, as in Davidson's method."""
         known = np.zeros((position.size, 0))
-        _, shares = self._mean.parts(gradients, weights)
         for _ in range(CORRECTIONS):
             mean = np.tensordot(shares, self._parts, 1)
             modes = internal_modes(mean, position).vectors[:, :CHECKED_MODES]
