@@ -17,9 +17,6 @@ from saddleflow.searches.prior_walk import Relaxation, Walk
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import GPDimer, PriorGPDimer
 
-CAREFUL_TRUST = 0.5
-"""Part of the trusted error and of the largest trust radius with which the careful walk begins."""
-
 
 def search(
     evaluate: Evaluate,
@@ -40,19 +37,7 @@ def search(
             continue  # the first walk began at the relaxed guess already
         if relaxation is Relaxation.GATHERED and not asked:
             continue  # nothing had a solution
-        last = relaxation is Relaxation.GATHERED
-        trust = CAREFUL_TRUST if relaxation is Relaxation.NONE else 1.0
-        walk = Walk(
-            evaluate,
-            reaction,
-            method,
-            direction,
-            trace,
-            last=last,
-            relaxation=relaxation,
-            trust=trust,
-            asked=asked,
-        )
+        walk = Walk(evaluate, reaction, method, direction, trace, relaxation, asked)
         result = walk.run()
         if result is not None:
             return result

@@ -25,6 +25,8 @@ from saddleflow.searches.trust_region import SMALL_FORCE, TrustRegion
 from saddleflow.settings import PriorGPDimer
 from saddleflow.vibrations import Modes, internal_modes
 
+CAREFUL_TRUST = 0.5
+"""Part of the trusted error and of the largest trust radius with which the careful walk begins."""
 REJECTED = 1.5
 """With an error above this and a larger force, the search goes back to where it came from."""
 LOST = 2
@@ -74,12 +76,9 @@ class Walk:
         Start direction; zeros: the surrogate's lowest mode.
     trace : list of TracePoint
         Taken further.
-    last : bool
-        No other walk follows: go on where the ridge is lost, until patience is used up.
     relaxation : Relaxation
-        What relaxes before the first evaluation.
-    trust : float
-        How much of the method's trusted error and largest trust radius the walk begins with.
+        Where it begins.  The careful one (`NONE`) trusts less; no other walk follows the last one
+        (`GATHERED`), so it goes on where the ridge is lost, until patience is used up.
     asked : sequence of Evaluation
         Those of an earlier walk; the point that this one begins with is not evaluated again.
     """
@@ -91,9 +90,7 @@ class Walk:
         method: PriorGPDimer,
         direction: np.ndarray,
         trace: list[TracePoint],
-        last: bool = False,
         relaxation: Relaxation = Relaxation.SURE,
-        trust: float = 1.0,
         asked: Sequence[Evaluation] = (),
     ):
         self.evaluate = evaluate
@@ -102,7 +99,7 @@ class Walk:
         self.model = PriorModel(reaction, method)
         length = np.linalg.norm(direction)
         self.reactive: np.ndarray | None = direction.ravel() / length if length else None
-        self.trust = TrustRegion(method, trust)
+        self.trust = TrustRegion(method, CAREFUL_TRUST if relaxation is Relaxation.NONE else 1.0)
         self.ridge = Ridge(reaction.numbers)
         self.phases = SurrogatePhase(method, self.model, self.ridge, self.trust)
         self.asked = asked
@@ -110,7 +107,7 @@ class Walk:
         self.base = 0
         self.off_ridge = self.returns = self.known_before = 0
         self.places: list[tuple[int, np.ndarray]] = []  # on the ridge, with the mode climbed
-        self.last = last
+        self.last = relaxation is Relaxation.GATHERED
         self.relaxation, self.began_bare = relaxation, True
 
     def run(self) -> SearchResult | None:
