@@ -84,6 +84,17 @@ class Distances:
         rates = np.sqrt(self._weights)[:, None] * (self._jacobian @ modes)
         return rates / np.maximum(np.linalg.norm(rates, axis=0), 1e-12)
 
+    def change(self, other: Distances) -> np.ndarray:
+        """Changes of the distances to another geometry, those of near atoms most; shape (P,), of unit length.
+
+        Parameters
+        ----------
+        other : Distances
+            The other geometry of the same atoms.
+        """
+        change = np.sqrt(self._weights) * (other.lengths - self.lengths)
+        return change / max(np.linalg.norm(change), 1e-12)
+
     def curvature(self, pulls: np.ndarray) -> np.ndarray:
         """Cartesian curvature (shape (D, D)) sum_p gamma_p grad grad r_p that `pulls` (shape (P,)) make."""
         size = self._jacobian.shape[1]

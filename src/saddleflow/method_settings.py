@@ -278,8 +278,9 @@ class PriorGPDimer(Method):
     """Largest motion of an atom in one step on the surrogate, Angstrom."""
     max_inner_steps: Annotated[int, Field(ge=1)] = 60
     """Steps on the surrogate between two evaluations at most."""
-    hessian_rebuild_distance: Annotated[float, Field(gt=0)] = 0.3
-    """The prior's Hessian is made anew when an atom has moved so far, Angstrom."""
+    hessian_rebuild_distance: Annotated[float, Field(gt=0)] = 0.12
+    """Where an atom has moved by more than this (Angstrom) the softest modes of the prior's Hessian are
+    checked and corrected, or it is made anew.  At 0.3 it said that ridges were there which had ended."""
     relaxation_distance: Annotated[float, Field(ge=0)] = 0.5
     """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0

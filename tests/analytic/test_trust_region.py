@@ -56,3 +56,28 @@ def test_an_exact_prediction_is_no_division_by_zero():
     trust = TrustRegion(METHOD)
     trust.observe(0.0, 0.0, 1.0)
     assert np.isfinite(trust.error_per_sigma) and trust.error_per_sigma > 0.0
+
+
+def test_allows_more_error_where_the_walk_is_cut_short_again_and_again_in_one_direction():
+    ahead, aside = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    trust = TrustRegion(METHOD)
+    trust.went(ahead, True, 0.8)
+    assert trust.allowance == 1.0, "one phase has no direction to go on in"
+    used = []
+    for _ in range(4):
+        trust.went(ahead, True, 0.8)
+        used.append(trust.use(0.1, lambda: 2.0 / FIRST_ERROR, 2.0))
+    assert used == pytest.approx([0.5, 0.25, 0.25, 0.25])
+    trust.went(aside, True, 0.8)
+    assert trust.allowance == 1.0
+    trust.went(aside, True, 0.8)
+    assert trust.allowance == 2.0
+    trust.went(aside, False, 0.8)
+    assert trust.allowance == 1.0, "the surrogate was stationary"
+
+
+def test_allows_no_more_after_a_bad_prediction():
+    trust = TrustRegion(METHOD)
+    for ratio in (0.5, 0.5, 2.0):
+        trust.went(np.array([1.0, 0.0]), True, ratio)
+    assert trust.allowance == 1.0

@@ -198,6 +198,42 @@ def test_a_followed_hessian_stays_near_the_true_one():
     assert abs(modes.vectors[:, 0] @ exact.vectors[:, 0]) > 0.8
 
 
+class FadingRidge:
+    """A downward curvature along one mode that vanishes along another one."""
+
+    method = "fading ridge"
+
+    def __init__(self, x):
+        modes = internal_modes(np.diag(np.arange(12.0)), x).vectors
+        self.x, self.ridge, self.bend = x.copy(), modes[:, 0], modes[:, 1]
+
+    def energy_gradient(self, positions):
+        d = np.ravel(positions) - self.x
+        along, aside = self.ridge @ d, self.bend @ d
+        fading = np.exp(-((aside / 0.1) ** 2))
+        gradient = 2.0 * (d - along * self.ridge) - 5.0 * along * fading * self.ridge
+        gradient += 500.0 * along**2 * aside * fading * self.bend
+        return float(d @ d - (1.0 + 2.5 * fading) * along**2), gradient.reshape(-1, 3)
+
+    def gradients(self, points):
+        return np.array([self.energy_gradient(point)[1] for point in points])
+
+
+def test_the_default_check_sees_that_a_ridge_fades_aside_of_the_way():
+    """The gradients on the way say nothing of it: followed for 0.3 Angstrom, it would still be there."""
+    x = FORMALDEHYDE.positions.ravel()
+    mean = PriorMean([FadingRidge(x)])
+    lowest = {}
+    for limit in (PriorGPDimer().hessian_rebuild_distance, 0.3):
+        follows = FollowedHessian(mean, FORMALDEHYDE.numbers, limit)
+        for part in np.linspace(0.0, 0.25, 4):
+            moved = x + part * mean.potentials[0].bend / largest_motion(mean.potentials[0].bend)
+            hessian = follows.at(moved, mean.energies_gradients(moved)[1], np.ones(1))
+        lowest[limit] = internal_modes(hessian, moved).values[0]
+    assert lowest[0.3] < -3.0
+    assert lowest[PriorGPDimer().hessian_rebuild_distance] > -0.5
+
+
 def test_a_followed_hessian_that_holds_is_not_made_anew_but_corrected(monkeypatch):
     mean, weights = prior_mean(FORMALDEHYDE, "GFN1-xTB"), np.ones(1)
     x = FORMALDEHYDE.positions.ravel().copy()
@@ -393,24 +429,31 @@ def test_a_constant_prior_needs_no_xtb():
 
 
 def test_goes_on_without_a_surface_that_has_no_answer(monkeypatch):
-    """The second cheap method fails after 15 points, in the middle of the search."""
+    """The second cheap method fails from the second evaluation on, in the middle of the search."""
     from saddleflow.searches import prior_model
 
     class Failing:
-        method, asked = "failing", 0
+        method = "failing"
 
         def __init__(self, potential):
             self.potential = potential
 
         def energy_gradient(self, positions):
-            self.asked += 1
-            if self.asked > 15:
+            if len(observed) > 1:
                 raise ScfError("no convergence")
             return self.potential.energy_gradient(positions)
 
         def gradients(self, points):
             return self.potential.gradients(points)
 
+    observed = []
+    add = PriorModel.add
+
+    def counting(model, evaluation):
+        add(model, evaluation)
+        observed.append(evaluation)
+
+    monkeypatch.setattr(PriorModel, "add", counting)
     real = prior_mean
 
     def with_failing(reaction, prior):

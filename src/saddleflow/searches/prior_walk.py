@@ -276,6 +276,7 @@ class Walk:
                 self.trust.halve()
         error = largest_motion((prediction.forces - evaluation.forces).ravel())
         ratio = self.trust.observe(error, prediction.force_sigma, force)
+        self.trust.went(self.ridge.change(start, position), not phase.stationary, ratio)
         model.add(evaluation)
         if not (ratio > REJECTED and evaluation.max_atom_force > force):
             self.base = len(model.evaluations) - 1
@@ -285,6 +286,7 @@ class Walk:
             "inner_steps": phase.steps,
             "stationary": phase.stationary,
             "trust_radius": self.trust.radius,
+            "allowance": self.trust.allowance,
             "error_ratio": ratio,
             "error_per_sigma": self.trust.error_per_sigma,
         }

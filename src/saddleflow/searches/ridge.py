@@ -55,6 +55,10 @@ class Ridge:
         distances = Distances(self._numbers, position)
         return distances, internal_modes(distances.strain_free(gradient, hessian), position)
 
+    def change(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Changes of the distances between two positions (shape (D,)), shape (P,), of unit length."""
+        return Distances(self._numbers, start).change(Distances(self._numbers, end))
+
     def number(self, distances: Distances, modes: Modes) -> int | None:
         """Number of the lowest clearly negative mode that is like the guess's lowest one; None: none is."""
         alike = self.likeness(distances, modes) > SAME_MODE

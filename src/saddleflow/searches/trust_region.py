@@ -22,6 +22,12 @@ its neighbour along a torsion."""
 FIRST_ERROR, FIRST_COUNT = 3.0, 2.0
 """Largest error of an atom over the standard deviation of a component before anything was seen, and how many
 evaluations that counts for.  Median of 757 steps of 60 Hartree-Fock searches: 2.9, quartiles 2.0 and 4.4."""
+SAME_WAY, MORE, MOST = 0.5, 2.0, 4.0
+"""Where phase after phase is cut short on the way in one direction (cosine of the changes of the distances
+above the first), the errors to expect are in stiff modes, and each evaluation mends them: twice as much is
+allowed each time, up to four times."""
+BAD = 1.5
+"""Not after an error of more than this, over the force before."""
 FORGETTING = 0.8
 """Weight of earlier evaluations at each new one."""
 
@@ -39,11 +45,18 @@ class TrustRegion:
         Trusted error and radii.
     scale : float
         Of the trusted error and the largest radius at the beginning.
+
+    Attributes
+    ----------
+    allowance : float
+        Factor of the trusted error for a walk that goes on in one direction.
     """
 
     def __init__(self, method: PriorGPDimer, scale: float = 1.0):
         self._method = method
         self.scale = scale
+        self.allowance = 1.0
+        self._way: np.ndarray | None = None
         self._logarithms, self._count = FIRST_COUNT * np.log(FIRST_ERROR), FIRST_COUNT
 
     @property
@@ -72,7 +85,7 @@ class TrustRegion:
         if far > 1.0 or moved < self._method.min_trust_radius:
             return far
         tolerated = min(TOLERATED_FORCE, TOLERATED_SHARE * force + TOLERATED_LEAST)
-        limit = self.scale * self._method.trusted_error * max(force, tolerated)
+        limit = self.allowance * self.scale * self._method.trusted_error * max(force, tolerated)
         return max(far, self.error_per_sigma * sigma() / limit)
 
     def observe(self, error: float, sigma: float, force: float) -> float:
@@ -93,6 +106,23 @@ class TrustRegion:
         self._logarithms = FORGETTING * self._logarithms + np.log(max(error, 1e-6) / max(sigma, 1e-4))
         self._count = FORGETTING * self._count + 1.0
         return ratio
+
+    def went(self, change: np.ndarray, cut_short: bool, ratio: float) -> None:
+        """Learn from the way of a phase: allow more where the walk is cut short again in the same direction.
+
+        Parameters
+        ----------
+        change : ndarray, shape (P,)
+            Changes of the distances, of unit length.
+        cut_short : bool
+            The phase ended where the surrogate was not stationary.
+        ratio : float
+            Error of its end over the force before, as :meth:`observe` returns it.
+        """
+        onward = self._way is not None and change @ self._way > SAME_WAY
+        goes_on = cut_short and onward and ratio < BAD
+        self.allowance = min(MORE * self.allowance, MOST) if goes_on else 1.0
+        self._way = change if cut_short else None
 
     def halve(self) -> None:
         """Trust half as much."""
