@@ -91,6 +91,15 @@ class Field:
             answer.append(chosen)
         return answer
 
+    def swapped(self, orbitals, spin, below, above):
+        """Occupied orbitals, one exchanged for an empty one, counted as in :meth:`mixed`; None if absent."""
+        coefficients, n = orbitals[spin][1], self.spins[spin]
+        if below >= n or n + above >= coefficients.shape[1]:
+            return None
+        answer = [each.copy() for each in self.occupied(orbitals)]
+        answer[spin][:, n - 1 - below] = coefficients[:, n + above]
+        return answer
+
     def gradient(self, fock, occupied):
         """Orbital gradients F D S - S D F in the orthogonal basis."""
         answer = []
@@ -248,6 +257,12 @@ class Contest:
         "best mix 0 1",
     )
     """Starts made, in this order, when the first ones do not agree."""
+    SWAPS = tuple(
+        f"{whose}swap {which}"
+        for which in ("1 0 0", "0 0 0", "1 0 1", "0 1 0", "1 1 0", "0 2 0", "1 2 0", "0 0 1")
+        for whose in ("", "best ")
+    )
+    """Starts made when an open shell has not settled after those: spin (1: beta), and which orbitals."""
     STUBBORN = ("sad", "damp 12 mix", "mix 1 0")
     """Starts damped for long, then with level shift, when no two starts found the lowest state."""
     ENOUGH = 4
@@ -266,7 +281,7 @@ class Contest:
         first = self.FIRST_RESTRICTED if self.field.restricted else self.FIRST_UNRESTRICTED
         for name in first:
             self.start(name)
-        for name in self.FURTHER:
+        for name in self.FURTHER if self.field.restricted else self.FURTHER + self.SWAPS:
             voters = self.voters()
             if len(voters) >= self.ENOUGH and sum("best" not in v for v in voters) >= self.INDEPENDENT:
                 break
@@ -314,7 +329,10 @@ class Contest:
             return field.mixed(before.orbitals, 0, 0)
         if words[0] == "best":
             best = self.best()
-            return None if best is None else field.mixed(best[1].orbitals, int(words[2]), int(words[3]))
+            make = field.swapped if words[1] == "swap" else field.mixed
+            return None if best is None else make(best[1].orbitals, *map(int, words[2:]))
+        if words[0] == "swap":
+            return field.swapped(self.atomic, *map(int, words[1:]))
         core = field.core_hamiltonian
         if words[0] == "gwh":
             # Generalised Wolfsberg-Helmholz: 1.75 S_ij (H_ii + H_jj) / 2.
