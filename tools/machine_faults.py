@@ -14,7 +14,17 @@ from pathlib import Path
 import h5py
 import numpy
 from hostile_input import ATOMS
-from small_search import PATIENCE, ROOT, Result, Search, file_limit, in_one_line, new_folder, undisturbed
+from small_search import (
+    PATIENCE,
+    ROOT,
+    Result,
+    Search,
+    file_limit,
+    in_one_line,
+    new_folder,
+    no_mounts,
+    undisturbed,
+)
 
 from saddleflow.engines.journal import read_journal
 from saddleflow.run_file import read_run_file
@@ -24,8 +34,8 @@ DAYS = 86400.0
 
 def read_only() -> Result:
     """Results that can't be written to, from the start, for the end or on return; then they can."""
-    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
-        return 0, 0, "not tried: this system refuses a mount of its own (a container or chroot)"
+    if (refused := no_mounts()) is not None:
+        return refused
     expected, survived = undisturbed(), 0
     for place in ("journals", "searches", "journals later"):
         search = Search()
@@ -45,8 +55,8 @@ def read_only() -> Result:
 
 def small_disk(sizes_kb: tuple[int, ...] = (16, 32, 64)) -> Result:
     """Journal and results on a file system that is full at some time and is then made larger."""
-    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
-        return 0, 0, "not tried: this system refuses a mount of its own (a container or chroot)"
+    if (refused := no_mounts()) is not None:
+        return refused
     expected, survived = undisturbed(), 0
     # The mount is seen by these processes alone, so one shell runs both searches and keeps what they made.
     shell = (

@@ -8,9 +8,10 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from small_search import Result, Search, in_one_line
+from small_search import PATIENCE, Result, Search, in_one_line, no_mounts, until_hit
 
 from saddleflow.engines.journal import read_journal
 
@@ -34,7 +35,7 @@ def _started(wait: float, **engine) -> tuple[Search, subprocess.Popen, int | Non
     """A search under way, its process and the id of its worker so many seconds after the first call."""
     search = _search(**engine)
     process = search.start()
-    end = time.monotonic() + 600
+    end = time.monotonic() + PATIENCE
     while process.poll() is None and _held(search) < 1 and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(wait)
@@ -57,21 +58,27 @@ def _held(search: Search) -> int:
     return len(read_journal(search.journal)[1]) if search.journal.exists() else 0
 
 
+def _disturbed_workers(times: int, wait: Callable[[], float], disturb: Callable[[int], None]) -> Result:
+    """Disturb the worker of so many searches: each has to come to the same numbers with another worker."""
+    expected = _undisturbed()
+
+    def attempt() -> bool | None:
+        search, process, worker = _started(wait())
+        if worker is not None:
+            disturb(worker)
+        process.communicate(timeout=PATIENCE)
+        return None if worker is None else process.returncode == 0 and search.evaluations() == expected
+
+    hit, survived, missed = until_hit(times, attempt)
+    return hit, survived, f"{missed} more were not counted: the search had ended before"
+
+
 def worker_killed(times: int = 10, seed: int = 0) -> Result:
     """SIGKILL of the worker: the search starts another one and goes on to the same numbers."""
-    expected, generator, survived, hit = _undisturbed(), random.Random(seed), 0, 0
-    for _ in range(20 * times):
-        search, process, worker = _started(generator.uniform(0.0, 1.0))
-        if worker is not None:
-            os.kill(worker, signal.SIGKILL)
-        process.communicate(timeout=600)
-        if worker is None:
-            continue  # it had ended already
-        hit += 1
-        survived += process.returncode == 0 and search.evaluations() == expected
-        if hit == times:
-            break
-    return hit, survived, "HCN, HF/3-21G, gp-dimer"
+    generator = random.Random(seed)
+    return _disturbed_workers(
+        times, lambda: generator.uniform(0.0, 1.0), lambda worker: os.kill(worker, signal.SIGKILL)
+    )
 
 
 def worker_stopped() -> Result:
@@ -79,7 +86,7 @@ def worker_stopped() -> Result:
     expected = _undisturbed()
     search, process, worker = _started(0.0, timeout_seconds=LIMIT_SECONDS)
     os.kill(worker, signal.SIGSTOP)
-    out, error = process.communicate(timeout=900)
+    out, error = process.communicate(timeout=PATIENCE)
     said = out + error
     told = process.returncode != 0 and in_one_line(said) and "no answer within" in said
     gone, held = not Path(f"/proc/{worker}").exists(), _held(search)
@@ -90,27 +97,19 @@ def worker_stopped() -> Result:
 
 def worker_out_of_memory(times: int = 3) -> Result:
     """A worker that may not allocate any more (RLIMIT_AS): another one takes over, with the same numbers."""
-    expected, survived, hit = _undisturbed(), 0, 0
-    for _ in range(20 * times):
-        search, process, worker = _started(0.0)
-        if worker is not None:
-            pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
-            size = pages * resource.getpagesize()
-            resource.prlimit(worker, resource.RLIMIT_AS, (size, size))
-        process.communicate(timeout=600)
-        if worker is None:
-            continue
-        hit += 1
-        survived += process.returncode == 0 and search.evaluations() == expected
-        if hit == times:
-            break
-    return hit, survived, "no further byte from some instant on"
+
+    def no_further_byte(worker: int) -> None:
+        size = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(worker, resource.RLIMIT_AS, (size, size))
+
+    hit, survived, remark = _disturbed_workers(times, lambda: 0.0, no_further_byte)
+    return hit, survived, f"no further byte from some instant on; {remark}"
 
 
 def scratch_full(sizes_kb: tuple[int, ...] = (8, 16, 64)) -> Result:
     """Scratch on a tiny file system: one line that says so, or the same numbers; with space, those anyway."""
-    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
-        return 0, 0, "not tried: this system refuses a mount of its own (a container or chroot)"
+    if (refused := no_mounts()) is not None:
+        return refused
     expected, survived, failed = _undisturbed(), 0, 0
     for size in sizes_kb:
         search = _search()

@@ -1,6 +1,6 @@
 """Faults that are really made, and what was lost: `make reliability` writes docs/reliability.md.
 
-Finished cases are kept in a JSON file, so that an interrupted run goes on where it was.
+Finished cases are kept in a JSON file, so that an interrupted run of the same commit goes on where it was.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,36 +19,37 @@ from pathlib import Path
 from hostile_input import ATOMS, NAMES, read, read_many
 from machine_faults import clock, other_schema, psi4_broken, read_only, small_disk, snakemake_killed
 from psi4_faults import scratch_full, worker_killed, worker_out_of_memory, worker_stopped
-from small_search import PATIENCE, Result, Search, file_limit, new_folder, undisturbed
+from small_search import PATIENCE, ROOT, Result, Search, file_limit, new_folder, undisturbed, until_hit
 
 from saddleflow.engines.journal import read_journal
+from saddleflow.engines.psi4_interpreter import describe_psi4
 from saddleflow.engines.worker_process import WorkerDied, WorkerProcess, WorkerTimeout
+from saddleflow.errors import EngineUnavailable
 from saddleflow.provenance import now, versions
 
 
 def killed(times: int = 25, seed: int = 0) -> Result:
     """SIGKILL at random instants, then started again: the same evaluations, none lost or repeated."""
-    expected, generator, survived, hit, missed = undisturbed(), random.Random(seed), 0, 0, 0
-    while hit < times:
+    expected, generator = undisturbed(), random.Random(seed)
+
+    def attempt() -> bool | None:
         search = Search()
         process = search.start()
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while process.poll() is None and not search.journal.exists() and time.monotonic() < end:
             time.sleep(0.002)
         time.sleep(generator.uniform(0.0, 0.25))
         process.kill()
         process.communicate()
         if process.returncode != -signal.SIGKILL or not search.journal.exists():
-            missed += 1
-            assert missed < 20 * times, "never hit"
-            continue
-        hit += 1
+            return None
         held = len(read_journal(search.journal)[1])
         code, said = search.run()
-        calls = said.count(" call ")
-        lost = len(expected) - held - calls
-        survived += code == 0 and search.evaluations() == expected and lost == 0
-    return times, survived, f"{missed} more were not counted: the search had ended before the signal came"
+        lost = len(expected) - held - said.count(" call ")
+        return code == 0 and search.evaluations() == expected and lost == 0
+
+    hit, survived, missed = until_hit(times, attempt)
+    return hit, survived, f"{missed} more were not counted: the search had ended before the signal came"
 
 
 def full_disk(times: int = 5) -> Result:
@@ -183,23 +185,59 @@ CASES: dict[str, Callable[[], Result]] = {
 }
 
 
-def main(state: Path, table: Path) -> int:
-    """Run what is not in `state` yet and write `table`; 1 if something was lost."""
-    done = json.loads(state.read_text()) if state.exists() else {}
+def commit() -> str:
+    """Commit of the program; "+changes" where files were changed after it; "none" outside a repository."""
+    asked = [
+        subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+        for words in (
+            ("rev-parse", "--short", "HEAD"),
+            ("status", "--porcelain", "--", "src", "tools", "workflow"),
+        )
+    ]
+    if asked[0].returncode:
+        return "none"
+    return asked[0].stdout.strip() + ("+changes" if asked[1].stdout.strip() else "")
+
+
+def run_cases(state: Path) -> tuple[dict[str, list], dict[str, str]]:
+    """Results of all cases, and the last line of what those that broke off said.
+
+    Finished ones are kept in `state` and count as long as the program is of the same commit.
+    """
+    here, done, broken = commit(), {}, {}
+    if state.exists():
+        kept = json.loads(state.read_text())
+        done = kept["cases"] if kept.get("commit") == here else {}
     for name, case in CASES.items():
-        if name not in done:
-            with tempfile.TemporaryDirectory(prefix="saddleflow-reliability-") as folder:
-                tempfile.tempdir = folder  # whatever a case makes goes with it
+        if name in done:
+            continue
+        with tempfile.TemporaryDirectory(prefix="saddleflow-reliability-") as folder:
+            tempfile.tempdir = folder  # whatever a case makes goes with it
+            try:
                 done[name] = [*case(), now()]
+            except Exception as error:  # the others are still worth making
+                broken[name] = f"{type(error).__name__}: {error}"
+            finally:
                 tempfile.tempdir = None
-            print(name, done[name], flush=True)
-            state.parent.mkdir(parents=True, exist_ok=True)
-            state.write_text(json.dumps(done))
+        print(name, done.get(name, broken.get(name)), flush=True)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.write_text(json.dumps({"commit": here, "cases": done}))
+    return {name: done[name] for name in CASES if name in done}, broken
+
+
+def main(state: Path, table: Path) -> int:
+    """Run what is not in `state` yet and write `table`; 1 if something was lost or broke off."""
+    done, broken = run_cases(state)
     installed = ", ".join(f"{name} {version}" for name, version in sorted(versions().items()))
     rows = [
         f"| {name} | {tried} | {survived} | {tried - survived} | {when[:10]} | {remark.replace('|', '/')} |"
         for name, (tried, survived, remark, when) in done.items()
     ]
+    rows += [f"| {name} | not finished | | | {now()[:10]} | start again |" for name in broken]
+    try:
+        psi4 = "psi4 " + describe_psi4().split()[0]
+    except EngineUnavailable:
+        psi4 = "no Psi4"
     head = """# Reliability: faults that were really made
 
 Written by `make reliability` (tools/reliability.py). Survived: nothing lost, nothing repeated, and where a
@@ -209,8 +247,9 @@ worker gp-dimer on HCN at HF/3-21G, compared evaluation by evaluation with an un
 | case | tried | survived | lost | date | remark |
 |---|---|---|---|---|---|
 """
-    table.write_text(head + "\n".join(rows) + f"\n\nVersions: {installed}.\n", encoding="utf-8")
-    return int(any(tried != survived for tried, survived, *_ in done.values()))
+    foot = f"\n\nCommit {commit()}. Versions: {installed}; {psi4}.\n"
+    table.write_text(head + "\n".join(rows) + foot, encoding="utf-8")
+    return int(bool(broken) or any(tried != survived for tried, survived, *_ in done.values()))
 
 
 if __name__ == "__main__":

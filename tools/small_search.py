@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from hostile_input import GOOD
@@ -97,6 +98,44 @@ def undisturbed() -> list[tuple]:
     code, said = search.run()
     assert code == 0, said
     return search.evaluations()
+
+
+def no_mounts() -> Result | None:
+    """The answer of a case that needs mounts of its own where the system refuses them; else None."""
+    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+        return 0, 0, "not tried: this system refuses a mount of its own (a container or chroot)"
+    return None
+
+
+def until_hit(times: int, attempt: Callable[[], bool | None]) -> tuple[int, int, int]:
+    """Disturb searches until so many were hit.
+
+    Parameters
+    ----------
+    times : int
+        Hits wanted; twenty attempts are made for each at most.
+    attempt : callable
+        Disturbs one search: whether it survived, None where it had ended before.
+
+    Returns
+    -------
+    (int, int, int)
+        Hits, survived, and attempts that missed.
+
+    Raises
+    ------
+    RuntimeError
+        When too many attempts missed.
+    """
+    hit = survived = missed = 0
+    while hit < times:
+        if missed == 20 * times:
+            raise RuntimeError(f"only {hit} of {hit + missed} attempts hit a search")
+        outcome = attempt()
+        hit += outcome is not None
+        missed += outcome is None
+        survived += bool(outcome)
+    return hit, survived, missed
 
 
 def in_one_line(said: str) -> bool:
