@@ -10,6 +10,7 @@ Atomic units.
 from __future__ import annotations
 
 import io
+from collections import namedtuple
 
 import numpy as np
 
@@ -126,16 +127,10 @@ class Field:
         return [self.inverse_root @ orbitals for orbitals in orthogonal]
 
 
-class Solution:
-    """Where the iterations of one start ended."""
-
-    def __init__(self, energy, orbitals, occupied, fock, iterations, converged):
-        self.energy = energy
-        self.orbitals = orbitals
-        self.occupied = occupied
-        self.fock = fock
-        self.iterations = iterations
-        self.converged = converged
+Solution = namedtuple("Solution", "energy orbitals occupied iterations converged lowest")
+Solution.__doc__ = (
+    "Where the iterations of one start ended; energy and orbitals of the lowest determinant seen."
+)
 
 
 class Diis:
@@ -193,7 +188,7 @@ def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0
     Solution
     """
     diis = Diis(history)
-    energy_before, fock_before = np.inf, None
+    energy_before, fock_before, lowest = np.inf, None, (np.inf, None)
     for iteration in range(1, limit + 1):
         energy, fock = field.fock(occupied)
         field.builds += 1
@@ -201,14 +196,17 @@ def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0
         size = float(np.sqrt(np.mean([np.mean(part**2) for part in error])))
         if not np.isfinite(energy):
             break
+        if energy < lowest[0]:
+            lowest = (energy, occupied)
         if abs(energy - energy_before) < thresholds[0] and size < thresholds[1]:
             # One more diagonalisation makes the orbitals canonical, and of an extrapolated matrix it is worth
             # one more iteration to the forces; the energy's error is of second order anyway.
             orbitals = field.orbitals(fock if shift else diis.extrapolate(fock, error))
-            return Solution(energy, orbitals, field.occupied(orbitals), fock, iteration, True)
+            return Solution(energy, orbitals, field.occupied(orbitals), iteration, True, lowest)
         if iteration <= damped:
-            mixed = fock if fock_before is None else _mean(fock, fock_before, damping)
-            fock_before = mixed
+            if fock_before is not None:
+                fock = [(1.0 - damping) * new + damping * old for new, old in zip(fock, fock_before)]
+            mixed = fock_before = fock
         else:
             mixed = diis.extrapolate(fock, error)
         if shift:
@@ -219,11 +217,7 @@ def iterate(field, occupied, thresholds, limit, damping=0.0, damped=0, shift=0.0
         energy_before = energy
         orbitals = field.orbitals(mixed)
         occupied = field.occupied(orbitals)
-    return Solution(energy, orbitals, occupied, fock, limit, False)
-
-
-def _mean(new, old, share):
-    return [(1.0 - share) * a + share * b for a, b in zip(new, old)]
+    return Solution(energy, orbitals, occupied, limit, False, lowest)
 
 
 class Contest:
@@ -243,19 +237,8 @@ class Contest:
     FIRST_RESTRICTED = ("sad", "damp 4 mix", "gwh", "core")
     FIRST_UNRESTRICTED = ("sad", "damp 12 mix", "mix 1 0", "mix 0 0", "best mix 0 0")
     """Starts that are always made."""
-    FURTHER = (
-        "damp 4 mix",
-        "mix 0 1",
-        "mix 0 0",
-        "damp 12 mix",
-        "best mix 0 0",
-        "best mix 1 0",
-        "damp 20 mix",
-        "mix 1 1",
-        "gwh",
-        "core",
-        "best mix 0 1",
-    )
+    FURTHER = ("damp 4 mix", "mix 0 1", "mix 0 0", "damp 12 mix", "best mix 0 0", "best mix 1 0")
+    FURTHER += ("damp 20 mix", "mix 1 1", "gwh", "core", "best mix 0 1")
     """Starts made, in this order, when the first ones do not agree."""
     SWAPS = tuple(
         f"{whose}swap {which}"
@@ -269,6 +252,8 @@ class Contest:
     """So many starts with the lowest energy so far end the contest,"""
     INDEPENDENT = 3
     """if so many of them do not start from another's orbitals: those lead back too easily."""
+    lowest = (np.inf, None)
+    """Energy and orbitals of the lowest determinant seen, converged or not: no answer may lie above it."""
 
     def __init__(self, field, guess):
         self.field = field
@@ -282,11 +267,13 @@ class Contest:
         for name in first:
             self.start(name)
         for name in self.FURTHER if self.field.restricted else self.FURTHER + self.SWAPS:
-            voters = self.voters()
-            if len(voters) >= self.ENOUGH and sum("best" not in v for v in voters) >= self.INDEPENDENT:
+            if self.settled():
                 break
             if name not in first:
                 self.start(name)
+        for options in ({"damping": 0.5, "damped": 50}, {"shift": SHIFT}):
+            if self.solutions and self.undercut():
+                self.start("lowest", STUBBORN_LIMIT, **options)
         if len(self.voters()) < 2:
             for name in self.STUBBORN:
                 self.start(name, STUBBORN_LIMIT, damping=0.5, damped=50)
@@ -294,6 +281,16 @@ class Contest:
             for name in self.STUBBORN:
                 self.start(name, STUBBORN_LIMIT, shift=SHIFT)
         return self.best()
+
+    def settled(self):
+        """Whether enough independent starts agree, and no determinant lies below what they have found."""
+        voters = self.voters()
+        independent = sum("best" not in name for name in voters)
+        return len(voters) >= self.ENOUGH and independent >= self.INDEPENDENT and not self.undercut()
+
+    def undercut(self):
+        """Whether a determinant seen on the way lies below all converged states: none is the lowest."""
+        return not self.solutions or self.lowest[0] < self.best()[1].energy - SAME_STATE
 
     def best(self):
         """Name and solution of the lowest state so far; of equal ones the earliest."""
@@ -311,6 +308,7 @@ class Contest:
             return
         self.tried += 1
         solution = iterate(self.field, occupied, LOOSE, limit or LOOSE_LIMIT, **options)
+        self.lowest = min(self.lowest, solution.lowest, key=lambda seen: seen[0])
         before = self.solutions.get(name)
         if solution.converged and (before is None or solution.energy < before.energy):
             self.solutions[name] = solution
@@ -318,8 +316,8 @@ class Contest:
     def occupied(self, name):
         """Occupied orbitals of a named start; None where it makes no sense yet."""
         field, words = self.field, name.split()
-        if words[0] == "sad":
-            return field.occupied(self.atomic)
+        if words[0] in ("sad", "lowest"):
+            return field.occupied(self.atomic) if words[0] == "sad" else self.lowest[1]
         if words[0] == "mix":
             return field.mixed(self.atomic, int(words[1]), int(words[2]))
         if words[0] == "damp":
