@@ -115,6 +115,9 @@ class GPDimer(Method):
     """Initial rotations stop below this angle, rad."""
     max_initial_rotations: Annotated[int, Field(ge=0)] = 6
     """Initial rotations on the true surface at most."""
+    keep_evaluated_direction: bool = False
+    """Where the surrogate wants no turn at all in a later initial rotation, go on along the direction that was
+    evaluated last (published: along the start direction again)."""
     rotation_tolerance: Annotated[float, Field(gt=0)] = 0.01
     """Angle at which a rotation on the surrogate stops, rad."""
     max_rotations: Annotated[int, Field(ge=0)] = 10

@@ -16,6 +16,7 @@ from saddleflow.searches.base import interrupted
 from saddleflow.searches.dimer import interpolated_gradient
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
 from saddleflow.searches.surrogate_dimer import Translator, rotate
+from saddleflow.searches.surrogate_model import SurrogateModel
 from saddleflow.settings import Convergence, Dimer, GPDimer, OTGPDimer
 from saddleflow.surrogate.inverse_distances import InverseDistances
 
@@ -268,3 +269,53 @@ def test_a_point_is_evaluated_again_as_published_and_refused_when_asked_to(surfa
 
     assert nearest(False) == 0.0
     assert nearest(True) > 1e-4
+
+
+class FirmSurrogate(SurrogateModel):
+    """Surrogate that turns the dimer at its first fit, and at the second finds the start direction to be a mode.
+
+    With fits to real data the second needs more noise than the forces differ by.
+    """
+
+    def __init__(self, reaction, method, start):
+        super().__init__(reaction, method)
+        self.start, self.fits = start, 0
+
+    def update(self, from_data_ranges):
+        self.fits += 1
+        skewed = np.roll(self.start, 1) if self.fits == 1 else self.start
+        hessian = 5.0 * np.eye(len(self.start)) - 7.0 * np.outer(skewed, skewed)
+        center = self.positions[0]
+        self.process = QuadraticProcess(center, hessian)
+        return self.process
+
+    def predict(self, position):
+        return None
+
+
+class QuadraticProcess:
+    def __init__(self, center, hessian):
+        self.center, self.stiffness = center, hessian
+
+    def gradient(self, position):
+        return self.stiffness @ (position - self.center)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_no_turn_in_a_later_initial_rotation_leads_back_to_the_start_direction(surface, keep):
+    reaction, _ = displaced(surface)
+    direction = np.random.default_rng(3).standard_normal(reaction.positions.size)
+    direction /= np.linalg.norm(direction)
+    method = GPDimer(keep_evaluated_direction=keep)
+    model = FirmSurrogate(reaction, method, direction)
+    ledger = Ledger(surface, None, {}, 20)
+    start = gp_dimer.Dimer(reaction.positions.ravel(), direction)
+    midpoint = ledger.evaluate(reaction.positions)
+    model.add(midpoint)
+    turned = gp_dimer._initial_rotations(ledger.evaluate, model, start, midpoint, method)
+    image = ledger.evaluations[-1].positions.ravel()
+    evaluated = (image - start.position) / method.separation
+    assert model.fits == 2
+    assert ledger.calls["rotation"] == 2
+    assert abs(evaluated @ direction) < 0.9
+    assert turned.mode == pytest.approx(evaluated if keep else direction, abs=1e-9)

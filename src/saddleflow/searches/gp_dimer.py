@@ -144,25 +144,34 @@ def _initial_rotations(
         if rotation_angle(float(np.linalg.norm(force)), curvature) <= method.initial_rotation_angle:
             break
         process = model.update(from_data_ranges=True)
+        tolerance = min(method.rotation_tolerance, method.initial_rotation_angle / 10.0)
         turned = rotate(
             process.gradient,
             start.position,
             process.gradient(start.position),
             start.mode,
             separation,
-            min(method.rotation_tolerance, method.initial_rotation_angle / 10.0),
+            tolerance,
             INITIAL_ROTATIONS_ON_SURROGATE,
             rigid,
             method.refuse_rising_rotations,
         )
-        if turned.rotations == 0:
+        if turned.rotations == 0 or (turned.rotations == 1 and _angle(start.mode, turned.mode) < tolerance):
+            # No call for a direction that the surrogate leaves at once.
+            if not method.keep_evaluated_direction:
+                mode, curvature = turned.mode, float(turned.curvature)
             break
         previous, mode = mode, turned.mode
-        if count and np.arccos(np.clip(previous @ mode, -1.0, 1.0)) < method.initial_rotation_angle:
+        if count and _angle(previous, mode) < method.initial_rotation_angle:
             break
         image = observe(mode)
         curvature = float((image.gradient - midpoint.gradient) @ mode / separation)
     return Dimer(start.position, mode, curvature)
+
+
+def _angle(first: np.ndarray, second: np.ndarray) -> float:
+    """Angle between two unit vectors (shape (D,)), rad."""
+    return float(np.arccos(np.clip(first @ second, -1.0, 1.0)))
 
 
 def _evaluated(
