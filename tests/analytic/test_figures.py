@@ -13,6 +13,8 @@ from saddleflow.analysis.figure_style import (
     COLOURS,
     log_limits,
     method_styles,
+    new_figure,
+    plain_log_axis,
     plain_number,
     save,
     style,
@@ -155,6 +157,28 @@ def test_median_trace_keeps_ended_searches():
 )
 def test_numbers_on_axes_are_plain(value, text):
     assert plain_number(value) == text
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.83, 1.7), (1.2, 1.9), (3.0, 3.3), (0.5, 40.0), (5, 500)])
+def test_every_logarithmic_axis_has_numbers_to_read_a_value_by(low, high):
+    axes = new_figure(3.0, 2.0).subplots()
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    plain_log_axis(axes.xaxis, low, high)
+    labels = [plain_number(value) for value in axes.xaxis.get_major_locator()()]
+    assert 3 <= len(labels) <= 12
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_best_method_is_seen_at_a_ratio_of_one():
+    cost = np.array([[10.0, 11.0], [20.0, 25.0]])
+    styles = method_styles(["a", "b"])
+    figure = new_figure(7.0, 3.0)
+    _, right = figures_calls.draw_profiles(figure, cost, ["a", "b"], styles)
+    assert right.get_xlim()[0] < 1.0
+    x, y = right.lines[0].get_data()
+    assert y[x < 1.0].max() == 0.0
+    assert y[x == 1.0].max() == 1.0
 
 
 def test_limits_of_a_single_value_span_a_decade():

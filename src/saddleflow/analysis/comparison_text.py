@@ -41,10 +41,11 @@ PAIR_HEADERS = (
     "p intended",
 )
 
+SAID = ", and what the program said of itself in the published rows"
 SOLVED_HERE = """
-Solved means a saddle {word} here, and what the program said of itself in the published rows. Calls are energy
-and force calls, failed ones and rotations included, verification not; the mean is over solved reactions,
-everywhere else a failure counts as more than {budget} calls.
+Solved means a saddle {word} here{published}. Calls are energy and force calls, failed ones and rotations
+included, verification not; the mean is over solved reactions, everywhere else a failure counts as more than
+{budget} calls.
 """
 PUBLISHED_COUNTS = """
 The published programs count otherwise: as unique geometries GP-dimer has 1 call more than its number and
@@ -141,10 +142,10 @@ def probability(value: float) -> str:
 def coverage_sentences(comparison: Comparison) -> list[str]:
     """Which reactions are compared, and what was left out."""
     counts, facts = comparison.counts, comparison.facts
-    ours = len(counts["finished"])
+    ours = {1: "", 2: "that both methods have"}.get(len(counts["finished"]), "that all methods have")
     sentences = [
         f"Compared: {counts['compared']} of {counts['planned']} reactions"
-        + (f", those that all {ours} methods have finished" if ours > 1 else ", those that are finished")
+        + f", those {ours or 'that are'} finished"
         + (" and the published table has." if facts["published"] and counts.get("not_published") else "."),
     ]
     if counts["finished_by_some"] or counts["finished_by_none"]:
@@ -174,6 +175,7 @@ def caveats(comparison: Comparison) -> str:
     parts = [
         SOLVED_HERE.format(
             word="verified (one negative mode)" if verified else "converged (verification was switched off)",
+            published=SAID if facts["published"] else "",
             budget=f"{facts['budget']:g}",
         )
     ]

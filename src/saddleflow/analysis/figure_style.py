@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from saddleflow.files import write_atomically
 
@@ -119,8 +119,9 @@ def empty_note(axes: Axes, text: str) -> None:
 def plain_log_axis(axis: Axis, low: float, high: float) -> None:
     """Ticks of a logarithmic axis from `low` to `high` only, labelled with plain numbers.
 
-    1, 2 and 5 of each decade where the axis spans few of them.  Beyond the limits there are no ticks: a band
-    for unsolved systems may lie there, in which the scale means nothing.
+    1, 2 and 5 of each decade where the axis spans few of them, more where that would leave less than three.
+    Beyond the limits there are no ticks: a band for unsolved systems may lie there, in which the scale means
+    nothing.
     """
 
     def ticks(subs: Sequence[float]) -> np.ndarray:
@@ -129,6 +130,11 @@ def plain_log_axis(axis: Axis, low: float, high: float) -> None:
 
     decades = np.log10(high / low)
     major = ticks((1, 2, 5) if decades < 2.2 else (1,))
+    if len(major) < 3:
+        major = ticks((1, 1.5, 2, 3, 4, 5, 7))
+    if len(major) < 3:  # nearly linear
+        values = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+        major = np.round(values[(values >= low) & (values <= high)], 12)
     if decades > 8:  # every second or third power of ten
         major = major[:: int(np.ceil(decades / 6))]
     axis.set_major_locator(FixedLocator(major))

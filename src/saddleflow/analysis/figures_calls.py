@@ -189,7 +189,9 @@ def _draw_steps(
 ) -> None:
     """Draw step curves with a legend entry each, on a logarithmic axis from `origin` if one is given."""
     every = np.concatenate([curve.x for curve in curves]) if curves else np.array([])
-    low, high = log_limits(every) if origin is None else (origin, max(4.0, every.max(initial=1.0) * 1.25))
+    low, high = log_limits(every)
+    if origin is not None:  # a little before it, or the steps at the origin would be hidden by the axis
+        low, high = 0.95 * origin, max(4.0, every.max(initial=1.0) * 1.25)
     dashes = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))
     for i, (curve, method) in enumerate(zip(curves, methods, strict=True)):
         x = np.concatenate([[low], curve.x, [high]])

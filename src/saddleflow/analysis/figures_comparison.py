@@ -48,7 +48,7 @@ def paired_ratios(comparison: Comparison) -> Figure:
         ratio = (table[row["a"]] / table[row["b"]]).to_numpy()
         ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
         spread = 0.22 * np.linspace(-1, 1, len(ratio)) if len(ratio) > 1 else np.zeros(1)
-        axes.scatter(ratio, place + spread, s=7, color="#0072B2", alpha=0.45, linewidths=0, zorder=2)
+        axes.scatter(ratio, place + spread, s=10, color="#0072B2", alpha=0.6, linewidths=0, zorder=2)
         mean, low, high = (row[f"ratio_geometric_mean{end}"] for end in ("", "_low", "_high"))
         if pd.notna(low):
             axes.hlines(place, low, high, color="black", lw=1.4, zorder=3)

@@ -40,7 +40,8 @@ p.small, figcaption { color: #444; font-size: 12.5px; max-width: 100ch } figure 
 figure svg { max-width: 100%; height: auto } td.unknown { color: #999 } .wide { overflow-x: auto }
 """
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>saddleflow leaderboard</title>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>saddleflow leaderboard</title>
 <style>{css}</style></head><body>
 <h1>Leaderboard</h1>
 <p>{coverage}</p>
@@ -131,8 +132,15 @@ def _table(headers: Sequence[str], rows: list[str]) -> str:
 
 
 def _head(headers: Sequence[str]) -> str:
-    cells = (f'<th title="{escape(TITLES.get(name, name))}">{escape(name)}</th>' for name in headers)
+    cells = (
+        f'<th title="{escape(TITLES.get(name, name))}">{escape(_unit_kept(name))}</th>' for name in headers
+    )
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _unit_kept(header: str) -> str:
+    """A unit stays in the line of the word before it."""
+    return f"{header[:-2]}\N{NO-BREAK SPACE}s" if header.endswith(" s") else header
 
 
 def _row(cells: Sequence[str], kind: str = "") -> str:
