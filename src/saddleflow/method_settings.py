@@ -116,8 +116,8 @@ class GPDimer(Method):
     max_initial_rotations: Annotated[int, Field(ge=0)] = 6
     """Initial rotations on the true surface at most."""
     keep_evaluated_direction: bool = False
-    """Where the surrogate wants no turn at all in a later initial rotation, go on along the direction that was
-    evaluated last (published: along the start direction again)."""
+    """Where the surrogate wants no turn at all in a later initial rotation, go on along the direction that
+    was evaluated last (published: along the start direction again)."""
     rotation_tolerance: Annotated[float, Field(gt=0)] = 0.01
     """Angle at which a rotation on the surrogate stops, rad."""
     max_rotations: Annotated[int, Field(ge=0)] = 10
@@ -126,6 +126,9 @@ class GPDimer(Method):
     """Relaxation phases at most."""
     max_inner_iterations: Annotated[int, Field(ge=1)] = 200
     """Steps of one relaxation phase on the surrogate at most."""
+    continue_unfinished_phases: bool = False
+    """After a phase that used up its steps begin the next one where it stopped (published: where the last
+    converged phase ended, as after a phase that stopped early)."""
     surrogate_threshold_divisor: Annotated[float, Field(gt=0)] = 10.0
     """A phase converges the surrogate to the last true force (and the final threshold) over this."""
     distance_ratio_limit: Annotated[float, Field(gt=0, lt=1)] = 2.0 / 3.0

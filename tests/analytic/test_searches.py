@@ -272,7 +272,7 @@ def test_a_point_is_evaluated_again_as_published_and_refused_when_asked_to(surfa
 
 
 class FirmSurrogate(SurrogateModel):
-    """Surrogate that turns the dimer at its first fit, and at the second finds the start direction to be a mode.
+    """Surrogate that turns the dimer at its first fit, and for the second the start direction is a mode.
 
     With fits to real data the second needs more noise than the forces differ by.
     """
@@ -319,3 +319,20 @@ def test_no_turn_in_a_later_initial_rotation_leads_back_to_the_start_direction(s
     assert ledger.calls["rotation"] == 2
     assert abs(evaluated @ direction) < 0.9
     assert turned.mode == pytest.approx(evaluated if keep else direction, abs=1e-9)
+
+
+def test_short_phases_reach_the_saddle_only_where_each_goes_on_from_the_last(surface):
+    def farthest(go_on):
+        method = GPDimer(
+            max_inner_iterations=3, max_step=0.01, max_calls=14, continue_unfinished_phases=go_on
+        )
+        reaction, direction = displaced(surface)
+        ledger = Ledger(surface, None, {}, method.max_calls)
+        with contextlib.suppress(SearchStopped):
+            gp_dimer.search(ledger.evaluate, reaction, method, direction, [])
+        first, *phases = (e.positions for e in ledger.evaluations if e.purpose == "search")
+        return max(np.linalg.norm(x - first) for x in phases)
+
+    # Two steps of 0.01 Angstrom a phase.
+    assert farthest(False) <= 0.02 + 1e-9
+    assert farthest(True) > 0.04

@@ -77,12 +77,15 @@ def search(
     start = _initial_rotations(evaluate, model, start, latest, method)
     trace.append(TracePoint(latest.index, start.mode.reshape(-1, 3), start.curvature))
     resting = start  # where a phase has last converged on its surrogate; early-stopped points don't count
+    unfinished: Dimer | None = None
     for outer in range(method.max_outer_iterations):
         model.update(from_data_ranges=outer == 0)
-        phase = _new_point(model, resting, latest, method)
+        phase = _new_point(model, unfinished or resting, latest, method)
         dimer, latest = _evaluated(evaluate, model, phase.dimer, method.failure_retries)
         if phase.converged and dimer is phase.dimer:
             resting = dimer
+        used_up = not phase.converged and phase.steps == method.max_inner_iterations
+        unfinished = dimer if used_up and method.continue_unfinished_phases else None
         model.add(latest)
         trace.append(
             TracePoint(
