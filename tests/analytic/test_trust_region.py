@@ -68,6 +68,8 @@ def test_allows_more_error_where_the_walk_is_cut_short_again_and_again_in_one_di
         trust.went(ahead, True, 0.8)
         used.append(trust.use(0.1, lambda: 2.0 / FIRST_ERROR, 2.0))
     assert used == pytest.approx([0.5, 0.25, 0.25, 0.25])
+    small = trust.use(0.1, lambda: 0.9 * TOLERATED_FORCE / FIRST_ERROR, 0.2)
+    assert small == pytest.approx(0.9), "a saddle may be near"
     trust.went(aside, True, 0.8)
     assert trust.allowance == 1.0
     trust.went(aside, True, 0.8)

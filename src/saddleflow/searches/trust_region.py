@@ -25,7 +25,8 @@ evaluations that counts for.  Median of 757 steps of 60 Hartree-Fock searches: 2
 SAME_WAY, MORE, MOST = 0.5, 2.0, 4.0
 """Where phase after phase is cut short on the way in one direction (cosine of the changes of the distances
 above the first), the errors to expect are in stiff modes, and each evaluation mends them: twice as much is
-allowed each time, up to four times."""
+allowed each time, up to four times.  Not where forces are small: such steps leave saddles that are nearly
+reached."""
 BAD = 1.5
 """Not after an error of more than this, over the force before."""
 FORGETTING = 0.8
@@ -85,7 +86,8 @@ class TrustRegion:
         if far > 1.0 or moved < self._method.min_trust_radius:
             return far
         tolerated = min(TOLERATED_FORCE, TOLERATED_SHARE * force + TOLERATED_LEAST)
-        limit = self.allowance * self.scale * self._method.trusted_error * max(force, tolerated)
+        allowance = self.allowance if force > SMALL_FORCE else 1.0
+        limit = allowance * self.scale * self._method.trusted_error * max(force, tolerated)
         return max(far, self.error_per_sigma * sigma() / limit)
 
     def observe(self, error: float, sigma: float, force: float) -> float:
