@@ -81,8 +81,7 @@ class Distances:
         modes : ndarray, shape (D, m)
             Cartesian directions.
         """
-        rates = np.sqrt(self._weights)[:, None] * (self._jacobian @ modes)
-        return rates / np.maximum(np.linalg.norm(rates, axis=0), 1e-12)
+        return self._relative(self._jacobian @ modes)
 
     def change(self, other: Distances) -> np.ndarray:
         """Changes of the distances to another geometry, those of near atoms most; shape (P,), of unit length.
@@ -92,8 +91,12 @@ class Distances:
         other : Distances
             The other geometry of the same atoms.
         """
-        change = np.sqrt(self._weights) * (other.lengths - self.lengths)
-        return change / max(np.linalg.norm(change), 1e-12)
+        return self._relative((other.lengths - self.lengths)[:, None])[:, 0]
+
+    def _relative(self, changes: np.ndarray) -> np.ndarray:
+        """Columns of changes of the distances, shape (P, m), weighted by nearness and made of unit length."""
+        weighted = np.sqrt(self._weights)[:, None] * changes
+        return weighted / np.maximum(np.linalg.norm(weighted, axis=0), 1e-12)
 
     def curvature(self, pulls: np.ndarray) -> np.ndarray:
         """Cartesian curvature (shape (D, D)) sum_p gamma_p grad grad r_p that `pulls` (shape (P,)) make."""

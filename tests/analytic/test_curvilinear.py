@@ -87,3 +87,16 @@ def test_the_secant_of_nearby_geometries_is_the_plain_one():
     moved, change = here.secant(gradient(POSITION + step), there, gradient(POSITION))
     assert moved == pytest.approx(step, abs=1e-7)
     assert change == pytest.approx(free @ step, abs=1e-5)
+
+
+def test_a_change_is_one_of_the_distances_however_far_and_however_the_molecule_has_turned():
+    here, step = Distances(NUMBERS, POSITION), 1e-4 * np.random.default_rng(2).standard_normal(15)
+    angle = 0.7
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0], [0.0, 0.0, 1.0]]
+    )
+    turned = ((POSITION + step).reshape(-1, 3) @ turn.T + 1.0).ravel()
+    change = here.change(Distances(NUMBERS, turned))
+    assert np.linalg.norm(change) == pytest.approx(1.0)
+    assert change == pytest.approx(here.rates(step[:, None])[:, 0], abs=1e-3)
+    assert not here.change(here).any()

@@ -49,7 +49,6 @@ def test_the_sources_are_found():
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_shell_no_pickle_no_unsafe_yaml(path):
-
     assert faults(path.read_text(encoding="utf-8")) == []
 
 

@@ -21,14 +21,12 @@ from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import RIDGE_CURVATURE, Ridge
 from saddleflow.searches.start_direction import start_positions
 from saddleflow.searches.surrogate_phase import NEARLY_CONVERGED, Phase, SurrogatePhase
-from saddleflow.searches.trust_region import SMALL_FORCE, TrustRegion
+from saddleflow.searches.trust_region import REJECTED, SMALL_FORCE, TrustRegion
 from saddleflow.settings import PriorGPDimer
 from saddleflow.vibrations import Modes, internal_modes
 
 CAREFUL_TRUST = 0.5
 """Part of the trusted error and of the largest trust radius with which the careful walk begins."""
-REJECTED = 1.5
-"""With an error above this and a larger force, the search goes back to where it came from."""
 LOST = 2
 """Evaluations in turn off the ridge, and without a way back, after which a walk has lost it.  One with the
 smallest force so far does not count: with AM1 as the truth 60 of 60 searches converged within 60 calls, in

@@ -27,8 +27,9 @@ SAME_WAY, MORE, MOST = 0.5, 2.0, 4.0
 above the first), the errors to expect are in stiff modes, and each evaluation mends them: twice as much is
 allowed each time, up to four times.  Not where forces are small: such steps leave saddles that are nearly
 reached."""
-BAD = 1.5
-"""Not after an error of more than this, over the force before."""
+REJECTED = 1.5
+"""Error over the force before, above which no more is allowed; with a larger force besides, the search goes
+back to where it came from."""
 FORGETTING = 0.8
 """Weight of earlier evaluations at each new one."""
 
@@ -122,7 +123,7 @@ class TrustRegion:
             Error of its end over the force before, as :meth:`observe` returns it.
         """
         onward = self._way is not None and change @ self._way > SAME_WAY
-        goes_on = cut_short and onward and ratio < BAD
+        goes_on = cut_short and onward and ratio < REJECTED
         self.allowance = min(MORE * self.allowance, MOST) if goes_on else 1.0
         self._way = change if cut_short else None
 
