@@ -21,7 +21,7 @@ from scipy.linalg import expm
 
 from saddleflow.engines.checks import check_electrons
 from saddleflow.engines.pyscf_engine import PyscfEngine, PyscfField
-from saddleflow.engines.scf_starts import LOOSE, iterate
+from saddleflow.engines.scf.iterations import LOOSE, iterate
 from saddleflow.errors import InputError, ScfError
 from saddleflow.reaction import Reaction
 from saddleflow.reactions import read_reactions

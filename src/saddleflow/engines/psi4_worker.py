@@ -79,8 +79,11 @@ class Server:
         from psi4.driver.procrouting import proc
 
         self.numpy, self.psi4, self.core, self.proc = numpy, psi4, psi4.core, proc
-        spec = importlib.util.spec_from_file_location("scf_starts", os.path.join(here, "scf_starts.py"))
-        self.scf = importlib.util.module_from_spec(spec)
+        folder = os.path.join(here, "scf")
+        spec = importlib.util.spec_from_file_location(
+            "saddleflow_scf", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+        )
+        self.scf = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.scf)
         remember_basis_sets(getattr(psi4.driver, "qcdb", None))
         self.core.be_quiet()
@@ -295,7 +298,7 @@ def first_line(error):
 
 
 def psi4_field(scf, numpy, wavefunction, restricted):
-    """Field of an initialised Psi4 wave function (scf_starts.Field, which this script loads late)."""
+    """Field of an initialised Psi4 wave function (scf.Field, which this script loads late)."""
 
     class Psi4Field(scf.Field):
         def fock(self, occupied):

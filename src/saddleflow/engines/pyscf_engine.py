@@ -10,7 +10,7 @@ from ase.units import Bohr, Hartree
 
 from saddleflow import settings
 from saddleflow.engines.checks import check_electrons, check_positions
-from saddleflow.engines.scf_starts import TIGHT, Field, pack, solve, unpack
+from saddleflow.engines.scf import TIGHT, Field, pack, solve, unpack
 from saddleflow.errors import EngineUnavailable, InputError, ScfError
 from saddleflow.evaluation import EngineResult
 from saddleflow.reaction import Reaction
