@@ -291,6 +291,9 @@ class PriorGPDimer(Method):
     """Before the first evaluation the strain of the guess relaxes on the prior by at most this, Angstrom."""
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
     """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
+    relaxation_force: Annotated[float, Field(gt=0)] = 0.5
+    """Then the guess goes up its ridge on the prior until no atom has a larger force, eV/Angstrom, within the
+    same distance. 1000: it does not."""
     patience: Annotated[int, Field(ge=1)] = 15
     """Calls of each of four walks at most; then the published GP-dimer takes over."""
 

@@ -13,7 +13,7 @@ from saddleflow.evaluation import Outcome, Purpose, TracePoint
 from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
-from saddleflow.searches import gp_dimer, prior_gp_dimer, prior_walk
+from saddleflow.searches import gp_dimer, guess_relaxation, prior_gp_dimer, prior_walk
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import SAME_MODE, Ridge
@@ -521,7 +521,7 @@ def test_a_ridge_ends_where_little_is_left_of_its_curvature():
 def test_the_last_walk_begins_at_the_best_point_with_what_is_known_around_it(monkeypatch):
     """Three walks are lost at their third evaluation; the fourth asks nothing again and converges."""
     walks_that_get_lost(monkeypatch, 3)
-    monkeypatch.setattr(prior_walk, "SURELY_SAME", (1.1, 1.1))
+    monkeypatch.setattr(guess_relaxation, "SURELY_SAME", (1.1, 1.1))
     result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
     assert result.outcome is Outcome.CONVERGED
     assert "rotation" not in ledger.calls
@@ -545,7 +545,7 @@ def test_the_last_walk_begins_on_a_ridge_if_any_was_seen(curvature, begins_at):
         PriorGPDimer(prior="GFN1-xTB"),
         np.zeros((4, 3)),
         trace,
-        relaxation=prior_walk.Relaxation.GATHERED,
+        relaxation=guess_relaxation.Relaxation.GATHERED,
         asked=asked,
     )
     assert walk._gathered().index == begins_at == walk.base
@@ -623,7 +623,7 @@ def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
         ridge = Ridge(FORMALDEHYDE.numbers)
         ridge.begin(distances, Modes(np.array(start), vectors))
         now = Modes(np.array(values), vectors[:, list(order)])
-        return ridge.left(distances, now, *prior_walk.SURELY_SAME)
+        return ridge.left(distances, now, *guess_relaxation.SURELY_SAME)
 
     start = [-10.0, -2.0, 2.0]
     assert not left(start, -12.0, -5.0, 2.0)
@@ -632,6 +632,39 @@ def test_relaxing_ends_where_the_ridge_of_the_guess_ends():
     assert left(start, -2.0, 1.0, 2.0)
     assert left(start, 0.1, 1.0, 2.0)
     assert not left([-0.1, 1.0, 2.0], 0.5, 1.0, 2.0)  # no ridge at the guess that could be left
+
+
+def relaxed(method, left=None):
+    """Guess of HCN relaxed on the prior, its model and ridge."""
+    model, ridge = PriorModel(HCN, method), Ridge(HCN.numbers)
+    ridge.left = left or ridge.left
+    relaxation = guess_relaxation.GuessRelaxation(HCN.positions.ravel(), method, model, ridge)
+    return relaxation.run(guess_relaxation.Relaxation.SURE), model, ridge
+
+
+def test_the_guess_goes_up_its_ridge_on_the_prior_until_forces_are_small():
+    still, model, _ = relaxed(PriorGPDimer(prior=OTHER, relaxation_force=1000.0))
+    before = largest_motion(model.prior_gradient_hessian(still)[0])
+    force = 0.3 * before
+    end, model, ridge = relaxed(PriorGPDimer(prior=OTHER, relaxation_force=force))
+    gradient, hessian = model.prior_gradient_hessian(end)
+    assert largest_motion(gradient) < force < before
+    assert largest_displacement(end, HCN.positions) <= PriorGPDimer().relaxation_distance
+    assert not ridge.left(*ridge.curvilinear(end, gradient, hessian), *guess_relaxation.SURELY_SAME)
+    none, _, _ = relaxed(PriorGPDimer(prior=OTHER, relaxation_force=force, relaxation_distance=0.0))
+    assert np.array_equal(none, HCN.positions.ravel())
+
+
+def test_climbing_stops_before_the_ridge_is_lost():
+    method = PriorGPDimer(prior=OTHER, relaxation_force=0.01)
+    far = 0.0135  # the ridge is said to end there, past the relaxed guess
+
+    def left(distances, *_):
+        return largest_displacement(distances._position, HCN.positions) > far
+
+    further, end = relaxed(method)[0], relaxed(method, left)[0]
+    moved = [largest_displacement(position, HCN.positions) for position in (end, further)]
+    assert 0.0 < moved[0] <= far < moved[1]
 
 
 def test_of_the_steps_that_leave_little_the_shortest_is_taken():
@@ -693,7 +726,7 @@ def walks_that_get_lost(monkeypatch, count):
 
 def test_a_lost_walk_from_the_bare_guess_is_followed_by_one_from_the_relaxed_guess(monkeypatch):
     walks_that_get_lost(monkeypatch, 1)
-    monkeypatch.setattr(prior_walk, "SURELY_SAME", (1.1, 1.1))  # never sure: the first walk begins bare
+    monkeypatch.setattr(guess_relaxation, "SURELY_SAME", (1.1, 1.1))  # never sure: the first walk begins bare
     result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
     assert result.outcome is Outcome.CONVERGED
     assert np.array_equal(ledger.evaluations[0].positions, FORMALDEHYDE.positions)
@@ -703,7 +736,7 @@ def test_a_lost_walk_from_the_bare_guess_is_followed_by_one_from_the_relaxed_gue
 
 def test_the_careful_walk_asks_nothing_again(monkeypatch):
     walks_that_get_lost(monkeypatch, 2)
-    monkeypatch.setattr(prior_walk, "SURELY_SAME", (1.1, 1.1))
+    monkeypatch.setattr(guess_relaxation, "SURELY_SAME", (1.1, 1.1))
     result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
     assert result.outcome is Outcome.CONVERGED
     positions = [evaluation.positions for evaluation in ledger.evaluations]

@@ -13,7 +13,8 @@ import numpy as np
 from saddleflow.evaluation import Evaluate, Evaluation, SearchResult, TracePoint
 from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer
-from saddleflow.searches.prior_walk import Relaxation, Walk
+from saddleflow.searches.guess_relaxation import Relaxation
+from saddleflow.searches.prior_walk import Walk
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import GPDimer, PriorGPDimer
 

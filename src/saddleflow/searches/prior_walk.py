@@ -1,13 +1,12 @@
 """Walk to a saddle on a Gaussian process that corrects cheap surfaces, one evaluation a phase.
 
-Before the first evaluation the strain of the guess may relax on the prior surface, in stiff modes only.  Each
-phase (:mod:`saddleflow.searches.surrogate_phase`) ends at the next point to evaluate.
+The guess may relax on the prior surface first (:mod:`saddleflow.searches.guess_relaxation`).  Each phase
+(:mod:`saddleflow.searches.surrogate_phase`) ends at the next point to evaluate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from saddleflow.evaluation import Evaluate, Evaluation, Outcome, Purpose, Search
 from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
-from saddleflow.searches.partitioned_rfo import stiff_step
+from saddleflow.searches.guess_relaxation import GuessRelaxation, Relaxation
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import RIDGE_CURVATURE, Ridge
 from saddleflow.searches.start_direction import start_positions
@@ -36,27 +35,10 @@ RETURNS = 1
 Of 78 walks that had gone back at most once 74 arrived, of 13 that went back further 6, 14 calls each."""
 MORE_PATIENCE = 1.5
 """Of a walk whose forces are small already (`SMALL_FORCE`)."""
-SURELY_SAME, STILL_SAME = (0.9, 0.5), (0.7, 0.3)
-"""Relaxing has left the ridge of the guess where the rates of no clearly negative mode overlap by the first
-with those of the guess's lowest one, or the lowest curvature falls below so much (the second) of the guess's.
-By the overlap alone, with Hessians of their own and the median of four surfaces, 34 of 59 relaxed guesses
-surely kept it; 32 of the walks from there stayed on it, of the 25 others 9."""
-RELAXED_CHECK = 0.1
-"""Angstrom: so often the softest modes are checked while the guess relaxes.  A Hessian that is followed
-for 0.3 Angstrom does not see that a ridge is lost."""
 KNOWN = 0.1
 """Expected error over the force before of a point that need not be asked."""
 FLAT = -0.1
 """eV/Angstrom^2: where forces vanish with no lower curvature there is no saddle but a plain."""
-
-
-class Relaxation(Enum):
-    """Where a walk begins, by how much of the strain of the guess relaxes on the prior, in order of use."""
-
-    SURE = "all of it, where it surely stays on its ridge, else nothing"
-    PARTIAL = "as far as it is still on its ridge"
-    NONE = "nothing"
-    GATHERED = "no guess: the best point of the walks before, with what was asked around it"
 
 
 class Walk:
@@ -134,7 +116,7 @@ class Walk:
 
     def _first(self) -> Evaluation:
         """Evaluate the guess after its strain has relaxed; the bare guess where that has no SCF solution."""
-        relaxed = self._relaxed(self.guess)
+        relaxed = GuessRelaxation(self.guess, self.method, self.model, self.ridge).run(self.relaxation)
         self.began_bare = np.array_equal(relaxed, self.guess)
         try:
             evaluation = self._first_evaluation(relaxed)
@@ -226,37 +208,6 @@ class Walk:
         """Largest atomic force where the walk is, eV/Angstrom."""
         return self.model.evaluations[self.base].max_atom_force
 
-    def _relaxed(self, guess: np.ndarray) -> np.ndarray:
-        """Guess after the stiff modes of the prior surface have relaxed, shape (D,)."""
-        method, model = self.method, self.model
-        sure = self.relaxation is Relaxation.SURE
-        position, before, at_guess = guess, guess, None
-        try:
-            for _ in range(method.max_inner_steps):
-                gradient, hessian = model.prior_gradient_hessian(position, RELAXED_CHECK)
-                distances, modes = self.ridge.curvilinear(position, gradient, hessian)
-                if at_guess is None:
-                    at_guess = model.followed()
-                    self.ridge.begin(distances, modes)
-                if self.relaxation is Relaxation.NONE:
-                    return guess
-                if self.ridge.left(distances, modes, *(SURELY_SAME if sure else STILL_SAME)):
-                    if sure:
-                        model.follow(at_guess)
-                        return guess
-                    return before
-                step = _capped(stiff_step(gradient, modes, method.relaxation_stiffness), method.max_atom_step)
-                new = distances.moved(step)
-                if (
-                    largest_displacement(new, guess) > method.relaxation_distance
-                    or largest_motion(step) < 0.005
-                ):
-                    return position
-                position, before = new, position
-            return position
-        except (ScfError, GeometryError):
-            return guess
-
     def _next(self, phase: Phase) -> Evaluation:
         """Evaluate the end of a phase; half-way back where that has no solution."""
         model, base = self.model, self.base
@@ -314,8 +265,3 @@ class Walk:
             tuple(self.trace),
             hessian,
         )
-
-
-def _capped(step: np.ndarray, limit: float) -> np.ndarray:
-    longest = largest_motion(step)
-    return step if longest <= limit else step * (limit / longest)
