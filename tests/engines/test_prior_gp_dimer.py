@@ -18,6 +18,7 @@ from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import SAME_MODE, Ridge
 from saddleflow.searches.start_direction import start_direction
+from saddleflow.searches.surrogate_phase import Phase
 from saddleflow.settings import Engine, GPDimer, PriorGPDimer, Start
 from saddleflow.surrogate import followed_hessian
 from saddleflow.surrogate import prior_mean as prior_mean_module
@@ -677,6 +678,32 @@ def test_of_the_steps_that_leave_little_the_shortest_is_taken():
     left = gradient + np.array([-20.0, 0.005, 0.2, 30.0, 0.0, 0.0]) * short
     assert largest_motion(left) <= 0.02
     assert short[[0, 3]] == pytest.approx(plain[[0, 3]], rel=0.05)  # stiff modes relax all the same
+
+
+@pytest.mark.parametrize(
+    ("expected", "end", "taken"),
+    [
+        ((0.05, 0.15, 0.19, 0.3), 0.15, "end"),
+        ((0.05, 0.15, 0.19, 0.3), 0.4, 2),
+        ((0.25, 0.3), 0.4, "end"),
+        ((), 0.4, "end"),
+    ],
+)
+def test_the_farthest_point_where_the_force_is_not_expected_to_rise(expected, end, taken, monkeypatch):
+    """Along a soft valley a phase goes as far as the surrogate can be trusted to keep the force."""
+    phases = walk_on(FORMALDEHYDE)[0].phases
+    modes = Modes(np.array([-1.0]), np.eye(12)[:, :1])
+    points = [(f, Phase(np.full(12, 0.1 * k), modes, 0, False, k)) for k, f in enumerate(expected)]
+    last = Phase(np.full(12, 9.0), modes, 0, False, 9)
+
+    def way(start, reactive, force, tolerance, passed):
+        passed += points
+        return last
+
+    monkeypatch.setattr(phases, "_way", way)
+    monkeypatch.setattr(phases, "_expected_force", lambda position: end)
+    answer = phases._farthest(np.zeros(12), None, 0.2, 0.01)
+    assert answer is (last if taken == "end" else points[taken][1])
 
 
 def test_the_surrogate_forgets_what_is_long_ago_but_not_where_it_stands():

@@ -29,9 +29,10 @@ SOFT = 1.0
 """eV/Angstrom^2: no stiffer mode is climbed for its likeness to the one before."""
 NEARLY_CONVERGED = 0.1
 """eV/Angstrom: below this force the end of a ridge is none, since the mode of a saddle can be soft."""
-SURE, SURER = 0.7, 0.5
-"""A point on the way is taken in place of the end of a phase where the force to expect is below these parts
-of the one before and of the one to expect at the end."""
+NO_RISE = 1.0
+"""Where more than this part of the force before is to expect at the end of a phase, the farthest point on the
+way where it is not is taken instead.  With the point of the least force, and only 0.7 of the one before,
+walks along a soft valley were made in steps of 0.1 Angstrom."""
 SETTLED = 0.5
 """eV/Angstrom: below this force a phase takes the shortest steps that leave little, and none that raise the
 surrogate's force.  Above, forces are those of the guess's strain, and rise and fall on the way."""
@@ -119,7 +120,7 @@ class SurrogatePhase:
         tolerance = max(0.3 * method.convergence.threshold, STATIONARY * force)
         tolerance = min(tolerance, 0.3 * force)
         for _ in range(4):
-            phase = self._surest(start, reactive, force, tolerance)
+            phase = self._farthest(start, reactive, force, tolerance)
             if model.nearest(phase.position) > DUPLICATE_DISTANCE:
                 return phase
             tolerance *= 0.1
@@ -130,21 +131,18 @@ class SurrogatePhase:
             step = phase.mode * min(1.0, method.min_trust_radius / largest_motion(phase.mode))
         return Phase(start + step, phase.modes, phase.uphill, False, phase.steps)
 
-    def _surest(
+    def _farthest(
         self, start: np.ndarray, reactive: np.ndarray | None, force: float, tolerance: float
     ) -> Phase:
-        """End of the way, or a point on it that is expected to be much nearer a saddle.
+        """End of the way, or the farthest point on it where the force is not expected to rise.
 
         Where forces are small already, the way may follow a soft mode far, or not become stationary at all.
         """
         passed: list[tuple[float, Phase]] = []
         end = self._way(start, reactive, force, tolerance, passed)
-        if not passed:
+        if not passed or self._expected_force(end.position) < NO_RISE * force:
             return end
-        least, surest = min(passed, key=lambda pair: pair[0])
-        if least > SURE * force:
-            return end
-        return surest if least < SURER * self._expected_force(end.position) else end
+        return next((phase for expected, phase in reversed(passed) if expected < NO_RISE * force), end)
 
     def _expected_force(self, position: np.ndarray) -> float:
         """Largest atomic force to expect: that of the surrogate and its expected error, eV/Angstrom."""
