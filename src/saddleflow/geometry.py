@@ -80,6 +80,17 @@ def largest_motion(vector: np.ndarray) -> float:
     return float(np.sqrt((vector.reshape(-1, 3) ** 2).sum(axis=1)).max())
 
 
+def capped_motion(step: np.ndarray, limit: float, force_maximum: bool = False) -> np.ndarray:
+    """Scale a whole step (shape (3N,) or (N, 3)) so that no atom moves further than `limit`.
+
+    With `force_maximum` the fastest atom moves exactly so far.
+    """
+    largest = largest_motion(step)
+    if largest == 0.0 or (largest <= limit and not force_maximum):
+        return step
+    return step * (limit / largest)
+
+
 def largest_displacement(positions: np.ndarray, reference: np.ndarray) -> float:
     """Largest motion of an atom between two structures (shape (N, 3) or flat) after alignment, Angstrom."""
     positions, reference = positions.reshape(-1, 3), reference.reshape(-1, 3)

@@ -55,6 +55,10 @@ def test_agreement_with_ones_own_offspring_counts_for_little():
     assert "mix 1 1" not in starts.made
 
 
+def test_nothing_that_converges_is_no_answer():
+    assert Scripted({}).run() is None
+
+
 def test_orbitals_are_exchanged_only_while_nothing_is_settled():
     # Two states that turn up in turn: four starts with the lower one, then no exchange is tried.
     starts = Scripted({"else": -1.0, "sad": -0.9})

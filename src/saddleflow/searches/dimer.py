@@ -21,7 +21,7 @@ from saddleflow.evaluation import (
     SearchStopped,
     TracePoint,
 )
-from saddleflow.geometry import largest_motion
+from saddleflow.geometry import capped_motion, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
@@ -217,20 +217,12 @@ def _translate(
             state.inverse_curvature = 1.0 / scale
     state.position, state.force = position, force
     if state.inverse_curvature is None:
-        return _capped(force, method.max_step, force_maximum=True)
+        return capped_motion(force, method.max_step, force_maximum=True)
     step = state.lbfgs.apply(force, state.inverse_curvature)
     if largest_motion(step) >= method.max_step or step @ force < 0:
         state.lbfgs.clear()
         step = state.inverse_curvature * force
-    return _capped(step, method.max_step)
-
-
-def _capped(step: np.ndarray, limit: float, force_maximum: bool = False) -> np.ndarray:
-    """Scale the whole step so that no atom moves further than `limit` (exactly so with `force_maximum`)."""
-    largest = largest_motion(step)
-    if largest == 0.0 or (largest <= limit and not force_maximum):
-        return step
-    return step * (limit / largest)
+    return capped_motion(step, method.max_step)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

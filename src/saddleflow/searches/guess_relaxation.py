@@ -11,12 +11,14 @@ from enum import Enum
 
 import numpy as np
 
+from saddleflow.curvilinear import Distances
 from saddleflow.errors import GeometryError, ScfError
-from saddleflow.geometry import largest_displacement, largest_motion
+from saddleflow.geometry import capped_motion, largest_displacement, largest_motion
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import Ridge
 from saddleflow.settings import PriorGPDimer
+from saddleflow.vibrations import Modes
 
 SURELY_SAME, STILL_SAME = (0.9, 0.5), (0.7, 0.3)
 """Relaxing has left the ridge of the guess where the rates of no clearly negative mode overlap by the first
@@ -35,7 +37,7 @@ RELAXED = 0.005
 class Relaxation(Enum):
     """Where a walk begins, by how much of the strain of the guess relaxes on the prior, in order of use."""
 
-    SURE = "all of it, and up the ridge, where it surely stays on its ridge, else nothing"
+    SURE = "all of it where it surely stays on its ridge, else nothing; then up the ridge while surely on it"
     PARTIAL = "as far as it is still on its ridge"
     NONE = "nothing"
     GATHERED = "no guess: the best point of the walks before, with what was asked around it"
@@ -51,7 +53,8 @@ class GuessRelaxation:
     method : PriorGPDimer
         How stiff and how far.
     model : PriorModel
-        Before anything was observed.  Its Hessian is the one at the answer afterwards.
+        Before anything was observed.  After a sure way its Hessian is the one at the answer, after any
+        other the one where the way ended.
     ridge : Ridge
         Begins here.
     """
@@ -76,8 +79,8 @@ class GuessRelaxation:
         except (ScfError, GeometryError):
             return self.guess
 
-    def _modes(self, position: np.ndarray):
-        """Gradient of the prior, distances, and the modes that they leave of its Hessian."""
+    def _modes(self, position: np.ndarray) -> tuple[np.ndarray, Distances, Modes]:
+        """Gradient of the prior (shape (D,)), distances, and the modes that they leave of its Hessian."""
         gradient, hessian = self.model.prior_gradient_hessian(position, CHECK)
         return gradient, *self.ridge.curvilinear(position, gradient, hessian)
 
@@ -89,7 +92,7 @@ class GuessRelaxation:
             if self.ridge.left(distances, modes, *same):
                 return before, False
             step = stiff_step(gradient, modes, self.method.relaxation_stiffness)
-            step = _capped(step, self.method.max_atom_step)
+            step = capped_motion(step, self.method.max_atom_step)
             new = distances.moved(step)
             if self._too_far(new) or largest_motion(step) < RELAXED:
                 break
@@ -118,8 +121,3 @@ class GuessRelaxation:
 
     def _too_far(self, position: np.ndarray) -> bool:
         return largest_displacement(position, self.guess) > self.method.relaxation_distance
-
-
-def _capped(step: np.ndarray, limit: float) -> np.ndarray:
-    longest = largest_motion(step)
-    return step if longest <= limit else step * (limit / longest)

@@ -115,7 +115,7 @@ class Walk:
         return None if answer.curvature > FLAT and not self.last else answer
 
     def _first(self) -> Evaluation:
-        """Evaluate the guess after its strain has relaxed; the bare guess where that has no SCF solution."""
+        """Evaluate the guess as relaxed on the prior; the bare guess where that has no SCF solution."""
         relaxed = GuessRelaxation(self.guess, self.method, self.model, self.ridge).run(self.relaxation)
         self.began_bare = np.array_equal(relaxed, self.guess)
         try:

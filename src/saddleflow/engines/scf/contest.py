@@ -83,7 +83,7 @@ class Contest:
         """Make one start and keep its solution.
 
         Where the iterations do not converge, or to a state above a determinant that they have passed (by Ritz
-        there is a lower one), they are followed from their lowest determinant by steps that only go down.
+        there is a lower one), they are followed from their lowest determinant by steps downhill.
         """
         occupied = self.occupied(name)
         if occupied is None:

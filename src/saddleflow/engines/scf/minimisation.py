@@ -21,7 +21,7 @@ DECREASE, NOISE = 1e-4, 1e-10
 """A step is taken where the energy falls by this part of what its slope says, or rises by no more than the
 second (Hartree; the sum over integrals is no more exact)."""
 SHORTEST = 1e-3
-"""Of a step, as part of the first trial; a quarter each time."""
+"""Trials are quartered until one is below this part of the first; it is taken whatever the energy."""
 
 
 def minimise(field, occupied, threshold, limit):
@@ -133,7 +133,11 @@ def _completed(field, occupied):
 
 
 def _inverse_times(gradient, diagonal, steps, changes):
-    """Inverse Hessian of limited-memory BFGS (Nocedal and Wright, algorithm 7.4) times the gradient."""
+    """Inverse Hessian of limited-memory BFGS (Nocedal and Wright, algorithm 7.4) times the gradient.
+
+    Not :class:`saddleflow.searches.lbfgs.LimitedMemoryBFGS`, which Psi4's interpreter can't import and which
+    knows no diagonal, nor pairs that are turned into other orbitals after each step.
+    """
     answer, weights = gradient.copy(), []
     for s, y in zip(reversed(steps), reversed(changes)):
         weight = (s @ answer) / (s @ y)
