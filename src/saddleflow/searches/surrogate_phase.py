@@ -77,15 +77,28 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """A place on the surrogate to come back to."""
+class Place:
+    """A place on the way of a phase.
+
+    Parameters
+    ----------
+    position : ndarray, shape (D,)
+        Angstrom.
+    use : float
+        Part of the trust region that is used up there.
+    climbed : ndarray, shape (D,), or None
+        Mode that was climbed last.
+    on_ridge : bool
+        The ridge was seen here or, before anything was looked at here, where the last step began.
+    phase : Phase or None
+        As it would end here; None where it begins.
+    """
 
     position: np.ndarray
     use: float
-    force: float
-    climbed: np.ndarray
-    on_ridge: bool
-    phase: Phase | None
+    climbed: np.ndarray | None
+    on_ridge: bool = False
+    phase: Phase | None = None
 
 
 class SurrogatePhase:
@@ -164,40 +177,35 @@ class SurrogatePhase:
     ) -> Phase:
         """End of the way; where forces are small, `passed` takes its points and the forces to expect."""
         method, model, ridge = self.method, self.model, self.ridge
-        position, climbed = start, reactive
-        phase: Phase | None = None
-        on_ridge, use = False, 0.0
+        place = Place(start, 0.0, reactive)
         settled = force < SETTLED
-        accepted: Accepted | None = None
+        accepted: tuple[Place, float] | None = None  # with the surrogate's force
         longest, rejected = method.max_atom_step, 0
         for count in range(method.max_inner_steps):
+            position = place.position
             try:
                 gradient, hessian = model.gradient_hessian(position)
             except GeometryError:
-                if phase is None:
+                if place.phase is None:
                     raise
                 # No cheap surface there: half-way the truth has to be asked.
-                return replace(phase, position=0.5 * (start + position))
+                return replace(place.phase, position=0.5 * (start + position))
             size = largest_motion(gradient)
-            if accepted and size > WORSE * max(accepted.force, tolerance) and rejected < REJECTIONS:
+            if accepted and size > WORSE * max(accepted[1], tolerance) and rejected < REJECTIONS:
                 # The Hessian was wrong along this step.  Now it has seen it: the step is made once more.
-                position, use, climbed = accepted.position, accepted.use, accepted.climbed
-                on_ridge, phase = accepted.on_ridge, accepted.phase or phase
+                place = replace(accepted[0], phase=accepted[0].phase or place.phase)
                 longest, rejected, accepted = 0.5 * longest, rejected + 1, None
                 if rejected == REJECTIONS:
                     model.forget_hessian()
                 continue
             distances, modes = ridge.curvilinear(position, gradient, hessian)
             number = ridge.number(distances, modes)
-            uphill = number or 0
-            if modes.values[0] > CLEARLY_NEGATIVE and climbed is not None:
-                soft = max(int((modes.values < SOFT).sum()), 1)
-                uphill = int(np.argmax(np.abs(modes.vectors[:, :soft].T @ climbed)))
+            uphill = _uphill(modes, number, place.climbed)
             climbed = modes.vectors[:, uphill]
-            if on_ridge and number is None and force > NEARLY_CONVERGED:
-                return replace(phase, position=position, ridge_ends=True)  # or the surrogate is wrong
-            on_ridge = number is not None
-            if phase is not None and force < SMALL_FORCE and modes.values[uphill] < 0:
+            if place.on_ridge and number is None and force > NEARLY_CONVERGED:
+                return replace(place.phase, position=position, ridge_ends=True)  # or the surrogate is wrong
+            place = replace(place, climbed=climbed, on_ridge=number is not None)
+            if place.phase is not None and force < SMALL_FORCE and modes.values[uphill] < 0:
                 passed.append((self._expected_force(position), Phase(position, modes, uphill, False, count)))
             if size < tolerance and modes.values[0] < 0:
                 return Phase(position, modes, uphill, True, count)
@@ -208,20 +216,20 @@ class SurrogatePhase:
                 if gradient @ climbed < 0:
                     step = -step
             else:
-                accepted = Accepted(position, use, size, climbed, on_ridge, phase) if settled else None
+                accepted = (place, size) if settled else None
                 step = saddle_step(gradient, modes, uphill, longest, 0.5 * tolerance if settled else 0.0)
             new = distances.moved(step)
-            used, use = use, self._use(new, start, force)
+            use = self._use(new, start, force)
             if use > 1.0:
                 # Both parts of the use grow about linearly along a step; asking more often costs gradients.
                 least = (
                     method.min_trust_radius / largest_displacement(new, start) if position is start else 0.0
                 )
-                end = distances.moved(max((1.0 - used) / (use - used), least) * step)
+                end = distances.moved(max((1.0 - place.use) / (use - place.use), least) * step)
                 return Phase(end, modes, uphill, False, count + 1)
-            position = new
-            phase = Phase(position, modes, uphill, False, count + 1)
-        return phase
+            phase = Phase(new, modes, uphill, False, count + 1)
+            place = Place(new, use, climbed, place.on_ridge, phase)
+        return place.phase
 
     def _use(self, position: np.ndarray, start: np.ndarray, force: float) -> float:
         """Part of the trust region that is used up at a position (shape (D,)), from an observed one."""
@@ -231,3 +239,11 @@ class SurrogatePhase:
             )
         except GeometryError:
             return 2.0  # no cheap surface there: half-way the truth has to be asked
+
+
+def _uphill(modes: Modes, number: int | None, climbed: np.ndarray | None) -> int:
+    """Which mode is climbed: that of the ridge; the one before among soft ones where none is negative."""
+    if modes.values[0] > CLEARLY_NEGATIVE and climbed is not None:
+        soft = max(int((modes.values < SOFT).sum()), 1)
+        return int(np.argmax(np.abs(modes.vectors[:, :soft].T @ climbed)))
+    return number or 0
