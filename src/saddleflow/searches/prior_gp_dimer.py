@@ -18,10 +18,6 @@ from saddleflow.searches.prior_walk import Walk
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import GPDimer, PriorGPDimer
 
-FLAT = -0.1
-"""eV/Angstrom^2: where forces vanish with no lower curvature there is no saddle but a plain.  Of 87 answers
-one had a curvature above -2.8: a plain to which the last walk of a guess on a clear ridge had gone."""
-
 
 def search(
     evaluate: Evaluate,
@@ -36,7 +32,7 @@ def search(
     asks for one when its turn comes.
     """
     asked: list[Evaluation] = []
-    bare, on_ridge = True, False
+    bare = True
     for relaxation in Relaxation:
         if relaxation is Relaxation.PARTIAL and not bare:
             continue  # the first walk began at the relaxed guess already
@@ -44,8 +40,7 @@ def search(
             continue  # nothing had a solution
         walk = Walk(evaluate, reaction, method, direction, trace, relaxation, asked)
         result = walk.run()
-        on_ridge = on_ridge or walk.ridge.rates is not None
-        if result is not None and (result.curvature < FLAT or (walk.last and not on_ridge)):
+        if result is not None:
             return result
         asked += walk.model.evaluations
         bare = walk.began_bare

@@ -37,6 +37,8 @@ MORE_PATIENCE = 1.5
 """Of a walk whose forces are small already (`SMALL_FORCE`)."""
 KNOWN = 0.1
 """Expected error over the force before of a point that need not be asked."""
+FLAT = -0.1
+"""eV/Angstrom^2: where forces vanish with no lower curvature there is no saddle but a plain."""
 
 
 class Walk:
@@ -109,7 +111,8 @@ class Walk:
                 latest = self._next(phase)
             except (ScfError, GeometryError):
                 return None
-        return self._answer(latest)
+        answer = self._answer(latest)
+        return None if answer.curvature > FLAT and not self.last else answer
 
     def _first(self) -> Evaluation:
         """Evaluate the guess as relaxed on the prior; the bare guess where that has no SCF solution."""
