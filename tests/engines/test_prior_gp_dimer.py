@@ -779,3 +779,18 @@ def test_a_lost_walk_from_the_relaxed_guess_is_followed_by_a_careful_one_from_th
     assert result.outcome is Outcome.CONVERGED
     assert not np.array_equal(ledger.evaluations[0].positions, FORMALDEHYDE.positions)
     assert np.array_equal(ledger.evaluations[3].positions, FORMALDEHYDE.positions)
+
+
+def test_a_lost_walk_from_a_guess_that_cannot_relax_is_not_made_once_more(monkeypatch):
+    """The second walk is the careful one: with less trust it goes elsewhere."""
+    walks_that_get_lost(monkeypatch, 1)
+    began = []
+    first = prior_walk.Walk._first
+    monkeypatch.setattr(prior_walk.Walk, "_first", lambda walk: began.append(walk) or first(walk))
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER, relaxation_distance=0.0))
+    assert result.outcome is Outcome.CONVERGED
+    asked = [walk.relaxation.name for walk in began if walk.model.evaluations]
+    assert asked == ["SURE", "NONE"]
+    third, fourth = (ledger.evaluations[i].positions for i in (2, 3))
+    assert np.array_equal(ledger.evaluations[0].positions, FORMALDEHYDE.positions)
+    assert largest_displacement(third, fourth) > 1e-3

@@ -91,10 +91,16 @@ class Walk:
         self.relaxation, self.began_bare = relaxation, True
 
     def run(self) -> SearchResult | None:
-        """Walk until the forces vanish; None when the ridge, patience or solvable geometries are lost."""
+        """Walk until the forces vanish; None when the ridge, patience or solvable geometries are lost.
+
+        None as well, without a call, where a partial relaxation comes no further than the bare guess: that
+        would be the first walk once more.
+        """
         try:
             latest = self._gathered() if self.relaxation is Relaxation.GATHERED else self._first()
         except (ScfError, GeometryError):
+            return None
+        if latest is None:
             return None
         while not is_converged(latest, self.method.convergence):
             more = MORE_PATIENCE if self._force() < SMALL_FORCE else 1.0
@@ -114,10 +120,12 @@ class Walk:
         answer = self._answer(latest)
         return None if answer.curvature > FLAT and not self.last else answer
 
-    def _first(self) -> Evaluation:
+    def _first(self) -> Evaluation | None:
         """Evaluate the guess as relaxed on the prior; the bare guess where that has no SCF solution."""
         relaxed = GuessRelaxation(self.guess, self.method, self.model, self.ridge).run(self.relaxation)
         self.began_bare = np.array_equal(relaxed, self.guess)
+        if self.began_bare and self.relaxation is Relaxation.PARTIAL:
+            return None
         try:
             evaluation = self._first_evaluation(relaxed)
         except (ScfError, GeometryError):
