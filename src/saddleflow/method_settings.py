@@ -292,8 +292,8 @@ class PriorGPDimer(Method):
     relaxation_stiffness: Annotated[float, Field(gt=0)] = 5.0
     """Only modes stiffer than this relax, so that the reaction coordinate stays, eV/Angstrom^2."""
     relaxation_force: Annotated[float, Field(gt=0)] = 0.5
-    """Then the guess of a closed shell goes up its ridge on the prior until no atom has a larger force,
-    eV/Angstrom, within the same distance. 1000: it does not."""
+    """Then the guess goes up its ridge on the prior until no atom has a larger force, eV/Angstrom, within the
+    same distance. 1000: it does not."""
     patience: Annotated[int, Field(ge=1)] = 15
     """Calls of each of four walks at most; then the published GP-dimer takes over."""
 

@@ -1,7 +1,5 @@
 """Search on top of an xTB prior: its surrogate by differences, its searches with another xTB as the truth."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -641,7 +639,7 @@ def relaxed(method, left=None):
     """Guess of HCN relaxed on the prior, its model and ridge."""
     model, ridge = PriorModel(HCN, method), Ridge(HCN.numbers)
     ridge.left = left or ridge.left
-    relaxation = guess_relaxation.GuessRelaxation(HCN.positions.ravel(), method, model, ridge, True)
+    relaxation = guess_relaxation.GuessRelaxation(HCN.positions.ravel(), method, model, ridge)
     return relaxation.run(guess_relaxation.Relaxation.SURE), model, ridge
 
 
@@ -656,21 +654,6 @@ def test_the_guess_goes_up_its_ridge_on_the_prior_until_forces_are_small():
     assert not ridge.left(*ridge.curvilinear(end, gradient, hessian), *guess_relaxation.SURELY_SAME)
     none, _, _ = relaxed(PriorGPDimer(prior=OTHER, relaxation_force=force, relaxation_distance=0.0))
     assert np.array_equal(none, HCN.positions.ravel())
-
-
-@pytest.mark.parametrize(("charge", "multiplicity", "climbs"), [(0, 1, True), (1, 2, False)])
-def test_only_the_guess_of_a_closed_shell_goes_up_its_ridge(charge, multiplicity, climbs, monkeypatch):
-    """The states of an open shell cross more often than the cheap surfaces know."""
-    climbed = guess_relaxation.GuessRelaxation._climbed
-    starts = []
-    monkeypatch.setattr(
-        guess_relaxation.GuessRelaxation,
-        "_climbed",
-        lambda self, start: starts.append(start) or climbed(self, start),
-    )
-    walk, _ = walk_on(replace(HCN, charge=charge, multiplicity=multiplicity))
-    assert bool(starts) == climbs
-    assert not np.array_equal(walk.model.positions[0], HCN.positions.ravel()), "it relaxes all the same"
 
 
 def test_climbing_stops_before_the_ridge_is_lost():

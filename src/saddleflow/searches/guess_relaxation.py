@@ -57,17 +57,10 @@ class GuessRelaxation:
         other the one where the way ended.
     ridge : Ridge
         Begins here.
-    climbs : bool
-        A guess that surely keeps its ridge goes up it as well: one of a closed shell.  Where the climb
-        changed the first evaluation it made its force smaller for 29 of 31 closed shells, but for 14 of 19
-        doublets, whose states cross more often than the cheap surfaces know.
     """
 
-    def __init__(
-        self, guess: np.ndarray, method: PriorGPDimer, model: PriorModel, ridge: Ridge, climbs: bool
-    ):
+    def __init__(self, guess: np.ndarray, method: PriorGPDimer, model: PriorModel, ridge: Ridge):
         self.guess, self.method, self.model, self.ridge = guess, method, model, ridge
-        self.climbs = climbs
 
     def run(self, relaxation: Relaxation) -> np.ndarray:
         """Where the walk begins, shape (D,); the guess where the prior has no answer on the way."""
@@ -82,7 +75,7 @@ class GuessRelaxation:
             if not kept:
                 self.model.follow(at_guess)
                 relaxed = self.guess
-            return self._climbed(relaxed) if self.climbs else relaxed
+            return self._climbed(relaxed)
         except (ScfError, GeometryError):
             return self.guess
 

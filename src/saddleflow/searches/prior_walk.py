@@ -89,7 +89,6 @@ class Walk:
         self.places: list[tuple[int, np.ndarray]] = []  # on the ridge, with the mode climbed
         self.last = relaxation is Relaxation.GATHERED
         self.relaxation, self.began_bare = relaxation, True
-        self.closed_shell = reaction.multiplicity == 1
 
     def run(self) -> SearchResult | None:
         """Walk until the forces vanish; None when the ridge, patience or solvable geometries are lost.
@@ -123,8 +122,7 @@ class Walk:
 
     def _first(self) -> Evaluation | None:
         """Evaluate the guess as relaxed on the prior; the bare guess where that has no SCF solution."""
-        way = GuessRelaxation(self.guess, self.method, self.model, self.ridge, self.closed_shell)
-        relaxed = way.run(self.relaxation)
+        relaxed = GuessRelaxation(self.guess, self.method, self.model, self.ridge).run(self.relaxation)
         self.began_bare = np.array_equal(relaxed, self.guess)
         if self.began_bare and self.relaxation is Relaxation.PARTIAL:
             return None
