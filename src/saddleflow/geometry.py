@@ -81,7 +81,7 @@ def largest_motion(vector: np.ndarray) -> float:
 
 
 def capped_motion(step: np.ndarray, limit: float, force_maximum: bool = False) -> np.ndarray:
-    """Scale a whole step (shape (3N,) or (N, 3)) so that no atom moves further than `limit`.
+    """Scale a whole step (shape (3N,) or (N, 3), Angstrom) so that no atom moves further than `limit`.
 
     With `force_maximum` the fastest atom moves exactly so far.
     """

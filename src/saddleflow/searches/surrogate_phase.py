@@ -91,7 +91,7 @@ class Place:
     on_ridge : bool
         The ridge was seen here or, before anything was looked at here, where the last step began.
     phase : Phase or None
-        As it would end here; None where it begins.
+        As it would end here; None where it begins.  After a first step that was taken back: at its end.
     """
 
     position: np.ndarray
@@ -179,7 +179,8 @@ class SurrogatePhase:
         method, model, ridge = self.method, self.model, self.ridge
         place = Place(start, 0.0, reactive)
         settled = force < SETTLED
-        accepted: tuple[Place, float] | None = None  # with the surrogate's force
+        accepted: Place | None = None
+        accepted_size = 0.0
         longest, rejected = method.max_atom_step, 0
         for count in range(method.max_inner_steps):
             position = place.position
@@ -191,9 +192,9 @@ class SurrogatePhase:
                 # No cheap surface there: half-way the truth has to be asked.
                 return replace(place.phase, position=0.5 * (start + position))
             size = largest_motion(gradient)
-            if accepted and size > WORSE * max(accepted[1], tolerance) and rejected < REJECTIONS:
+            if accepted and size > WORSE * max(accepted_size, tolerance) and rejected < REJECTIONS:
                 # The Hessian was wrong along this step.  Now it has seen it: the step is made once more.
-                place = replace(accepted[0], phase=accepted[0].phase or place.phase)
+                place = replace(accepted, phase=accepted.phase or place.phase)
                 longest, rejected, accepted = 0.5 * longest, rejected + 1, None
                 if rejected == REJECTIONS:
                     model.forget_hessian()
@@ -216,7 +217,7 @@ class SurrogatePhase:
                 if gradient @ climbed < 0:
                     step = -step
             else:
-                accepted = (place, size) if settled else None
+                accepted, accepted_size = (place if settled else None), size
                 step = saddle_step(gradient, modes, uphill, longest, 0.5 * tolerance if settled else 0.0)
             new = distances.moved(step)
             use = self._use(new, start, force)
