@@ -1,5 +1,7 @@
 """Search on top of an xTB prior: its surrogate by differences, its searches with another xTB as the truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -13,7 +15,7 @@ from saddleflow.evaluation import Outcome, Purpose, TracePoint
 from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
-from saddleflow.searches import gp_dimer, guess_relaxation, prior_gp_dimer, prior_walk
+from saddleflow.searches import gp_dimer, guess_relaxation, measured_modes, prior_gp_dimer, prior_walk
 from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import SAME_MODE, Ridge
@@ -570,14 +572,18 @@ def test_a_walk_without_a_way_back_is_lost_after_two_evaluations():
     assert lost == [False, True]
 
 
-def test_a_walk_that_improves_is_not_lost():
+@pytest.mark.parametrize(("plain", "expected"), [(np.inf, [0, 0, 1]), (-0.3, [1, 2, 3])])
+def test_a_walk_that_improves_is_not_lost_but_on_a_plain(monkeypatch, plain, expected):
+    """Near a minimum forces get smaller, too."""
+    monkeypatch.setattr(prior_walk, "PLAIN", plain)
     walk, stand_at = walk_on(FORMALDEHYDE)
     walk.places, walk.returns = [], 1
     lost = []
     for shift in (0.05, 0.06, 0.02):
         stand_at(MINIMUM + shift * np.eye(4, 3))
         lost.append(walk.off_ridge)
-    assert lost == [0, 0, 1]
+        assert walk.misled == (plain < 0.0)
+    assert lost == expected
 
 
 def test_a_ridge_is_that_of_the_guess_however_the_molecule_has_turned():
@@ -794,3 +800,75 @@ def test_a_lost_walk_from_a_guess_that_cannot_relax_is_not_made_once_more(monkey
     third, fourth = (ledger.evaluations[i].positions for i in (2, 3))
     assert np.array_equal(ledger.evaluations[0].positions, FORMALDEHYDE.positions)
     assert largest_displacement(third, fourth) > 1e-3
+
+
+RADICAL = Reaction("radical", FORMALDEHYDE.symbols, FORMALDEHYDE.positions, charge=1, multiplicity=2)
+
+
+@pytest.mark.parametrize(("reaction", "measured"), [(RADICAL, True), (FORMALDEHYDE, False)])
+def test_where_the_prior_misleads_an_open_shell_the_mode_is_measured(monkeypatch, reaction, measured):
+    """At the bare guess, with a few gradients next to it; no walk on the relaxed guess is made."""
+    monkeypatch.setattr(prior_walk, "MISLED", 0.0)
+    result, ledger = run(reaction, PriorGPDimer(prior=OTHER))
+    assert result.outcome is Outcome.CONVERGED
+    probes = [e for e in ledger.evaluations if e.purpose is Purpose.ROTATION]
+    assert bool(probes) == measured
+    assert len(probes) <= measured_modes.MOST_PROBES
+    for probe in probes:
+        length = np.linalg.norm(probe.positions - reaction.positions)
+        assert length == pytest.approx(measured_modes.PROBE)
+    if measured:
+        assert np.array_equal(ledger.evaluations[1].positions, reaction.positions)
+
+
+def test_a_walk_lost_on_a_plain_is_followed_by_one_along_a_measured_mode(monkeypatch):
+    began = []
+    first = prior_walk.Walk._first
+    monkeypatch.setattr(prior_walk.Walk, "_first", lambda walk: began.append(walk) or first(walk))
+
+    def keep_to_ridge(walk):
+        walk.misled = len(began) == 1 and len(walk.model.evaluations) == 3
+        walk.off_ridge = prior_walk.LOST if walk.misled else 0
+
+    monkeypatch.setattr(prior_walk.Walk, "_keep_to_ridge", keep_to_ridge)
+    result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))
+    assert result.outcome is Outcome.CONVERGED
+    assert [walk.relaxation.name for walk in began] == ["SURE", "MEASURED"]
+    assert "rotation" in ledger.calls
+
+
+def test_a_prior_that_is_right_enough_leads_an_open_shell():
+    result, ledger = run(RADICAL, PriorGPDimer(prior=OTHER))
+    assert result.outcome is Outcome.CONVERGED
+    assert "rotation" not in ledger.calls
+
+
+def test_a_guess_that_is_the_saddle_is_the_answer_however_wrong_the_prior(monkeypatch):
+    result, ledger = run(RADICAL, PriorGPDimer(prior=OTHER))
+    saddle = replace(RADICAL, positions=ledger.evaluations[result.evaluation].positions)
+    monkeypatch.setattr(prior_walk, "MISLED", 0.0)
+    result, ledger = run(saddle, PriorGPDimer(prior=OTHER, relaxation_distance=0.0))
+    assert result.outcome is Outcome.CONVERGED
+    assert ledger.calls == {"search": 1}
+
+
+def test_the_measured_mode_is_that_of_the_true_surface():
+    """Gradients next to the guess tell the surrogate what the prior does not know."""
+    ledger = Ledger(Truth(FORMALDEHYDE), None, {}, 60)
+    model = PriorModel(FORMALDEHYDE, PriorGPDimer(prior="GFN1-xTB"))
+    first = ledger.evaluate(FORMALDEHYDE.positions)
+    model.add(first)
+    position = first.positions.ravel()
+
+    def gradient(x):
+        return -ledger.engine.evaluate(x.reshape(-1, 3)).forces.ravel()
+
+    true = internal_modes(central(gradient, position, 1e-3), position)
+    before = model.prior_gradient_hessian(position)[1]
+    measured_modes.measure_lowest_mode(ledger.evaluate, model, first)
+    model.update(0)
+    after = model.gradient_hessian(position)[1]
+    mode = true.vectors[:, 0]
+    error = [abs(mode @ hessian @ mode - true.values[0]) for hessian in (before, after)]
+    assert error[1] < 0.05 * abs(true.values[0]) < error[0]
+    assert abs(internal_modes(after, position).vectors[:, 0] @ mode) > 0.98

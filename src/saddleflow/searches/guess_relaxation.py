@@ -40,6 +40,7 @@ class Relaxation(Enum):
     SURE = "all of it where it surely stays on its ridge, else nothing; then up the ridge while surely on it"
     PARTIAL = "as far as it is still on its ridge"
     NONE = "nothing"
+    MEASURED = "nothing, and the lowest mode is measured there"
     GATHERED = "no guess: the best point of the walks before, with what was asked around it"
 
 
@@ -67,7 +68,7 @@ class GuessRelaxation:
         try:
             self.ridge.begin(*self._modes(self.guess)[1:])
             at_guess = self.model.followed()
-            if relaxation is Relaxation.NONE:
+            if relaxation in (Relaxation.NONE, Relaxation.MEASURED):
                 return self.guess
             if relaxation is Relaxation.PARTIAL:
                 return self._relaxed(STILL_SAME)[0]

@@ -3,7 +3,7 @@
 A walk (:mod:`saddleflow.searches.prior_walk`) begins at the guess, relaxed where it surely stays on its
 ridge.  One that loses the ridge or its patience is followed by one from the guess as far as it can relax, by
 a careful one from the bare guess, by one from the best point so far and by the published search, within one
-budget.
+budget.  Where the prior misleads a walk, a careful one from the bare guess along a measured mode comes next.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from saddleflow.searches.guess_relaxation import Relaxation
 from saddleflow.searches.prior_walk import Walk
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import GPDimer, PriorGPDimer
+
+NEXT = (Relaxation.PARTIAL, Relaxation.NONE, Relaxation.GATHERED)
+"""Walks after a lost first one."""
+NEXT_IF_MISLED = (Relaxation.MEASURED, Relaxation.GATHERED)
+"""Those where the prior misleads: relaxing on it is no use, and the mode to climb has to be measured."""
 
 
 def search(
@@ -32,10 +37,9 @@ def search(
     asks for one when its turn comes.
     """
     asked: list[Evaluation] = []
-    bare = True
-    for relaxation in Relaxation:
-        if relaxation is Relaxation.PARTIAL and not bare:
-            continue  # the first walk began at the relaxed guess already
+    walks = [Relaxation.SURE, *NEXT]
+    while walks:
+        relaxation = walks.pop(0)
         if relaxation is Relaxation.GATHERED and not asked:
             continue  # nothing had a solution
         walk = Walk(evaluate, reaction, method, direction, trace, relaxation, asked)
@@ -43,7 +47,10 @@ def search(
         if result is not None:
             return result
         asked += walk.model.evaluations
-        bare = walk.began_bare
+        if walk.misled and relaxation not in NEXT_IF_MISLED:
+            walks = list(NEXT_IF_MISLED)
+        elif not walk.began_bare and Relaxation.PARTIAL in walks:
+            walks.remove(Relaxation.PARTIAL)  # this one began at the relaxed guess already
     # Where the prior leads astray the published search, which knows nothing of it, starts from the guess:
     # in its most robust form, since it is the last resort.
     published = GPDimer(

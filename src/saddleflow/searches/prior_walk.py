@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from saddleflow.curvilinear import Distances
 from saddleflow.errors import GeometryError, ScfError
 from saddleflow.evaluation import Evaluate, Evaluation, Outcome, Purpose, SearchResult, TracePoint
 from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
 from saddleflow.searches.guess_relaxation import GuessRelaxation, Relaxation
+from saddleflow.searches.measured_modes import measure_lowest_mode
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import RIDGE_CURVATURE, Ridge
 from saddleflow.searches.start_direction import start_positions
@@ -37,8 +39,15 @@ MORE_PATIENCE = 1.5
 """Of a walk whose forces are small already (`SMALL_FORCE`)."""
 KNOWN = 0.1
 """Expected error over the force before of a point that need not be asked."""
-FLAT = -0.1
-"""eV/Angstrom^2: where forces vanish with no lower curvature there is no saddle but a plain."""
+FLAT = -0.5
+"""eV/Angstrom^2: where forces vanish with no lower curvature there is no saddle but a plain.  122 answers at
+saddles that all published programs agree on had -2.2 at most, five answers elsewhere -0.23 to -0.004."""
+PLAIN = -0.3
+"""eV/Angstrom^2: with no lower curvature a walk that began on a ridge has come to a plain, where forces may
+vanish without a saddle.  Of 122 walks to agreed saddles one met such a point, with 5 eV/Angstrom."""
+MISLED = 3.0
+"""eV/Angstrom: where the prior's force is wrong by more at the first evaluation of an open shell, the cheap
+surfaces are those of another electronic state."""
 
 
 class Walk:
@@ -57,10 +66,16 @@ class Walk:
     trace : list of TracePoint
         Taken further.
     relaxation : Relaxation
-        Where it begins.  The careful one (`NONE`) trusts less; no other walk follows the last one
-        (`GATHERED`), so it goes on where the ridge is lost, until patience is used up.
+        Where it begins.  The careful ones (`NONE`, `MEASURED`) trust less; no other walk follows the last
+        one (`GATHERED`), so it goes on where the ridge is lost, until patience is used up.
     asked : sequence of Evaluation
         Those of an earlier walk; the point that this one begins with is not evaluated again.
+
+    Attributes
+    ----------
+    misled : bool
+        The prior leads astray: it is far from the truth at the first evaluation of an open shell, or the walk
+        has come to a plain.
     """
 
     def __init__(
@@ -79,7 +94,8 @@ class Walk:
         self.model = PriorModel(reaction, method)
         length = np.linalg.norm(direction)
         self.reactive: np.ndarray | None = direction.ravel() / length if length else None
-        self.trust = TrustRegion(method, CAREFUL_TRUST if relaxation is Relaxation.NONE else 1.0)
+        careful = relaxation in (Relaxation.NONE, Relaxation.MEASURED)
+        self.trust = TrustRegion(method, CAREFUL_TRUST if careful else 1.0)
         self.ridge = Ridge(reaction.numbers)
         self.phases = SurrogatePhase(method, self.model, self.ridge, self.trust)
         self.asked = asked
@@ -89,18 +105,21 @@ class Walk:
         self.places: list[tuple[int, np.ndarray]] = []  # on the ridge, with the mode climbed
         self.last = relaxation is Relaxation.GATHERED
         self.relaxation, self.began_bare = relaxation, True
+        self.open_shell, self.misled = reaction.multiplicity > 1, False
 
     def run(self) -> SearchResult | None:
         """Walk until the forces vanish; None when the ridge, patience or solvable geometries are lost.
 
-        None as well, without a call, where a partial relaxation comes no further than the bare guess: that
-        would be the first walk once more.
+        None as well where the prior misleads the first walk, and, without a call, where a partial relaxation
+        comes no further than the bare guess: that would be the first walk once more.
         """
         try:
             latest = self._gathered() if self.relaxation is Relaxation.GATHERED else self._first()
         except (ScfError, GeometryError):
             return None
         if latest is None:
+            return None
+        if self.misled and not is_converged(latest, self.method.convergence):
             return None
         while not is_converged(latest, self.method.convergence):
             more = MORE_PATIENCE if self._force() < SMALL_FORCE else 1.0
@@ -118,7 +137,8 @@ class Walk:
             except (ScfError, GeometryError):
                 return None
         answer = self._answer(latest)
-        return None if answer.curvature > FLAT and not self.last else answer
+        self.misled = answer.curvature > FLAT
+        return None if self.misled and not self.last else answer
 
     def _first(self) -> Evaluation | None:
         """Evaluate the guess as relaxed on the prior; the bare guess where that has no SCF solution."""
@@ -136,7 +156,22 @@ class Walk:
         if all(evaluation is not earlier for earlier in self.asked):
             _, hessian = self.model.prior_gradient_hessian(self.model.latest)
             self._record(evaluation, internal_modes(hessian, self.model.latest), 0, {})
+        if self.relaxation is Relaxation.MEASURED:
+            self._measure(evaluation)
+        self.misled = self.relaxation is Relaxation.SURE and self.open_shell and self._prior_error() > MISLED
         return evaluation
+
+    def _measure(self, first: Evaluation) -> None:
+        """Measure the lowest mode at the first evaluation; its ridge is the one to keep to."""
+        measure_lowest_mode(self.evaluate, self.model, first)
+        self.known_before = len(self.model.evaluations) - 1
+        self.model.update(0)
+        self.ridge.begin(*self._curvilinear(0))
+
+    def _prior_error(self) -> float:
+        """Largest error of an atom's force as the prior says it at the first evaluation, eV/Angstrom."""
+        gradient = self.model.prior_gradient_hessian(self.model.positions[0])[0]
+        return largest_motion(gradient - self.model.evaluations[0].gradient.ravel())
 
     def _gathered(self) -> Evaluation:
         """Take up what earlier walks asked around the best point, and begin there.
@@ -166,10 +201,12 @@ class Walk:
 
     def _keep_to_ridge(self) -> None:
         """Go back where the last evaluation was off the ridge; count where there is no way back."""
-        if self._on_ridge(self.base):
+        distances, modes = self._curvilinear(self.base)
+        self.misled = self.ridge.rates is not None and modes.values[0] > PLAIN
+        if self.ridge.number(distances, modes) is not None:
             self.places.append((self.base, self.reactive))
             self.off_ridge = 0
-        elif self._force() < NEARLY_CONVERGED or (self.returns and self._improves()):
+        elif not self.misled and (self._force() < NEARLY_CONVERGED or (self.returns and self._improves())):
             return
         elif self.places and self.returns < RETURNS and self._on_ridge(self.places[-1][0]):
             self._go_back(self.places[-1])
@@ -208,9 +245,12 @@ class Walk:
 
     def _on_ridge(self, number: int) -> bool:
         """Whether one of the surrogate's clearly negative modes at an observed point is the guess's."""
+        return self.ridge.number(*self._curvilinear(number)) is not None
+
+    def _curvilinear(self, number: int) -> tuple[Distances, Modes]:
+        """Distances at an observed point, and the surrogate's modes that they leave there."""
         position = self.model.positions[number]
-        here = self.ridge.curvilinear(position, *self.model.gradient_hessian(position))
-        return self.ridge.number(*here) is not None
+        return self.ridge.curvilinear(position, *self.model.gradient_hessian(position))
 
     def _force(self) -> float:
         """Largest atomic force where the walk is, eV/Angstrom."""
