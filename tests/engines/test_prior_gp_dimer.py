@@ -11,7 +11,7 @@ from saddleflow.curvilinear import Distances
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import ScfError
-from saddleflow.evaluation import Outcome, Purpose, TracePoint
+from saddleflow.evaluation import Outcome, Purpose, SearchStopped, TracePoint
 from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
@@ -406,6 +406,15 @@ def test_the_published_search_takes_over_when_patience_is_used_up():
     # One call of each walk; the published search starts at the bare guess.
     rotation = [evaluation.purpose for evaluation in ledger.evaluations].index(Purpose.ROTATION)
     assert np.array_equal(ledger.evaluations[rotation - 1].positions, FORMALDEHYDE.positions)
+
+
+def test_the_published_search_ends_where_it_climbs_far_above_the_start(monkeypatch):
+    """Left alone it can press atoms into each other, calls and calls above any saddle."""
+    monkeypatch.setattr(prior_gp_dimer, "LARGEST_RISE", -1e-3)
+    with pytest.raises(SearchStopped) as stopped:
+        run(FORMALDEHYDE, PriorGPDimer(prior=OTHER, patience=1))
+    assert stopped.value.outcome is Outcome.ENERGY_LIMIT
+    assert "above the start" in str(stopped.value)
 
 
 def test_no_hessian_for_a_direction_unless_the_published_search_needs_it(monkeypatch):

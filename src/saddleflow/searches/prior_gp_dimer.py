@@ -10,7 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from saddleflow.evaluation import Evaluate, Evaluation, SearchResult, TracePoint
+from saddleflow.evaluation import (
+    Evaluate,
+    Evaluation,
+    Outcome,
+    Prediction,
+    Purpose,
+    SearchResult,
+    SearchStopped,
+    TracePoint,
+)
 from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer
 from saddleflow.searches.guess_relaxation import Relaxation
@@ -22,6 +31,9 @@ NEXT = (Relaxation.PARTIAL, Relaxation.NONE, Relaxation.GATHERED)
 """Walks after a lost first one."""
 NEXT_IF_MISLED = (Relaxation.MEASURED, Relaxation.GATHERED)
 """Those where the prior misleads: relaxing on it is no use, and the mode to climb has to be measured."""
+
+LARGEST_RISE = 10.0
+"""eV above its start, at which the published search is given up: the dimer's `energy_limit`."""
 
 
 def search(
@@ -65,4 +77,21 @@ def search(
     )
     if not direction.any():
         direction = start_direction(reaction, method.start)
-    return gp_dimer.search(evaluate, reaction, published, direction, trace)
+    return gp_dimer.search(_limited(evaluate), reaction, published, direction, trace)
+
+
+def _limited(evaluate: Evaluate) -> Evaluate:
+    """Stop a search `LARGEST_RISE` above its first energy: what climbs so far won't find a saddle."""
+    start: float | None = None
+
+    def limited(
+        positions: np.ndarray, purpose: Purpose = Purpose.SEARCH, prediction: Prediction | None = None
+    ) -> Evaluation:
+        nonlocal start
+        evaluation = evaluate(positions, purpose, prediction)
+        start = evaluation.energy if start is None else start
+        if (rise := evaluation.energy - start) > LARGEST_RISE:
+            raise SearchStopped(Outcome.ENERGY_LIMIT, f"{rise:.1f} eV above the start")
+        return evaluation
+
+    return limited
