@@ -12,7 +12,7 @@ from saddleflow.vibrations import internal_modes
 PROBE = 0.02
 """Angstrom: length of a displacement (of all coordinates) whose gradient is asked."""
 MOST_PROBES = 6
-"""Evaluations at most; Davidson's method took 2 to 5 at 20 guesses of open shells."""
+"""Evaluations at most; Davidson's method took 2 to 5 at the guesses of 20 open shells."""
 TOLERANCE = 0.15
 """It ends where the residual is below this part of the largest |curvature| met: the surrogate then knows the
 rest from the same gradients."""
