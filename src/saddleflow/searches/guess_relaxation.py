@@ -44,6 +44,10 @@ class Relaxation(Enum):
     GATHERED = "no guess: the best point of the walks before, with what was asked around it"
 
 
+CAREFUL = (Relaxation.NONE, Relaxation.MEASURED)
+"""Walks that begin at the bare guess, with less trust."""
+
+
 class GuessRelaxation:
     """Way of one guess on the prior surface.
 
@@ -68,7 +72,7 @@ class GuessRelaxation:
         try:
             self.ridge.begin(*self._modes(self.guess)[1:])
             at_guess = self.model.followed()
-            if relaxation in (Relaxation.NONE, Relaxation.MEASURED):
+            if relaxation in CAREFUL:
                 return self.guess
             if relaxation is Relaxation.PARTIAL:
                 return self._relaxed(STILL_SAME)[0]

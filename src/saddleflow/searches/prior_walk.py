@@ -16,7 +16,7 @@ from saddleflow.evaluation import Evaluate, Evaluation, Outcome, Purpose, Search
 from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.reaction import Reaction
 from saddleflow.searches.base import is_converged
-from saddleflow.searches.guess_relaxation import GuessRelaxation, Relaxation
+from saddleflow.searches.guess_relaxation import CAREFUL, GuessRelaxation, Relaxation
 from saddleflow.searches.measured_modes import measure_lowest_mode
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import RIDGE_CURVATURE, Ridge
@@ -94,8 +94,7 @@ class Walk:
         self.model = PriorModel(reaction, method)
         length = np.linalg.norm(direction)
         self.reactive: np.ndarray | None = direction.ravel() / length if length else None
-        careful = relaxation in (Relaxation.NONE, Relaxation.MEASURED)
-        self.trust = TrustRegion(method, CAREFUL_TRUST if careful else 1.0)
+        self.trust = TrustRegion(method, CAREFUL_TRUST if relaxation in CAREFUL else 1.0)
         self.ridge = Ridge(reaction.numbers)
         self.phases = SurrogatePhase(method, self.model, self.ridge, self.trust)
         self.asked = asked
@@ -170,8 +169,8 @@ class Walk:
 
     def _prior_error(self) -> float:
         """Largest error of an atom's force as the prior says it at the first evaluation, eV/Angstrom."""
-        gradient = self.model.prior_gradient_hessian(self.model.positions[0])[0]
-        return largest_motion(gradient - self.model.evaluations[0].gradient.ravel())
+        prior = self.model.prior(self.model.positions[0])[1]  # first: it may drop a surface
+        return largest_motion(self.model.weights @ prior - self.model.evaluations[0].gradient.ravel())
 
     def _gathered(self) -> Evaluation:
         """Take up what earlier walks asked around the best point, and begin there.
