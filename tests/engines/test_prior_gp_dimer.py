@@ -408,13 +408,18 @@ def test_the_published_search_takes_over_when_patience_is_used_up():
     assert np.array_equal(ledger.evaluations[rotation - 1].positions, FORMALDEHYDE.positions)
 
 
-def test_the_published_search_ends_where_it_climbs_far_above_the_start(monkeypatch):
+def test_the_published_search_ends_where_it_climbs_far_above_the_start():
     """Left alone it can press atoms into each other, calls and calls above any saddle."""
-    monkeypatch.setattr(prior_gp_dimer, "LARGEST_RISE", -1e-3)
+    low = replace(FORMALDEHYDE, positions=MINIMUM + 0.05 * np.eye(4, 3))
+    ledger = Ledger(Truth(low), None, {}, 60)
+    method = PriorGPDimer(prior=OTHER, patience=1, energy_limit=0.05)
     with pytest.raises(SearchStopped) as stopped:
-        run(FORMALDEHYDE, PriorGPDimer(prior=OTHER, patience=1))
+        prior_gp_dimer.search(ledger.evaluate, low, method, np.zeros((4, 3)), [])
     assert stopped.value.outcome is Outcome.ENERGY_LIMIT
-    assert "above the start" in str(stopped.value)
+    assert str(stopped.value).endswith("above the start (energy_limit is 0.05 eV)")
+    published = [e.purpose for e in ledger.evaluations].index(Purpose.ROTATION) - 1
+    rises = [e.energy - ledger.evaluations[published].energy for e in ledger.evaluations[published:]]
+    assert max(rises[:-1]) <= 0.05 < rises[-1]
 
 
 def test_no_hessian_for_a_direction_unless_the_published_search_needs_it(monkeypatch):
@@ -568,7 +573,7 @@ def test_a_plain_is_no_saddle():
     walk, stand_at = walk_on(FORMALDEHYDE)
     stand_at(MINIMUM)
     flat = walk._answer(walk.model.evaluations[-1])
-    assert flat.curvature > prior_walk.FLAT
+    assert flat.curvature > prior_walk.PLAIN
 
 
 def test_a_walk_without_a_way_back_is_lost_after_two_evaluations():
@@ -591,7 +596,7 @@ def test_a_walk_that_improves_is_not_lost_but_on_a_plain(monkeypatch, plain, exp
     for shift in (0.05, 0.06, 0.02):
         stand_at(MINIMUM + shift * np.eye(4, 3))
         lost.append(walk.off_ridge)
-        assert walk.misled == (plain < 0.0)
+        assert walk.on_plain == (plain < 0.0)
     assert lost == expected
 
 
@@ -836,8 +841,8 @@ def test_a_walk_lost_on_a_plain_is_followed_by_one_along_a_measured_mode(monkeyp
     monkeypatch.setattr(prior_walk.Walk, "_first", lambda walk: began.append(walk) or first(walk))
 
     def keep_to_ridge(walk):
-        walk.misled = len(began) == 1 and len(walk.model.evaluations) == 3
-        walk.off_ridge = prior_walk.LOST if walk.misled else 0
+        walk.on_plain = len(began) == 1 and len(walk.model.evaluations) == 3
+        walk.off_ridge = prior_walk.LOST if walk.on_plain else 0
 
     monkeypatch.setattr(prior_walk.Walk, "_keep_to_ridge", keep_to_ridge)
     result, ledger = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER))

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from saddleflow.evaluation import Evaluate, Evaluation, Outcome, SearchResult, SearchStopped, TracePoint
+from saddleflow.evaluation import (
+    Evaluate,
+    Evaluation,
+    Outcome,
+    Prediction,
+    Purpose,
+    SearchResult,
+    SearchStopped,
+    TracePoint,
+)
 from saddleflow.geometry import longest_gap
 from saddleflow.reaction import Reaction
 from saddleflow.settings import Convergence, Method
@@ -46,6 +55,37 @@ def guard_dissociation(positions: np.ndarray, start: np.ndarray) -> None:
     gap = longest_gap(positions)
     if gap > limit:
         raise SearchStopped(Outcome.DISSOCIATED, f"two parts of the molecule are {gap:.1f} Angstrom apart")
+
+
+def guard_rise(evaluate: Evaluate, limit: float) -> Evaluate:
+    """Stop a search that climbs too far above the first point that it asks: no saddle comes after that.
+
+    Parameters
+    ----------
+    evaluate : Evaluate
+        The true surface.
+    limit : float
+        Largest rise of the energy, eV.
+
+    Returns
+    -------
+    Evaluate
+        The same, but it raises SearchStopped with outcome ``energy_limit`` where the energy is higher.
+    """
+    start: float | None = None
+
+    def guarded(
+        positions: np.ndarray, purpose: Purpose = Purpose.SEARCH, prediction: Prediction | None = None
+    ) -> Evaluation:
+        nonlocal start
+        evaluation = evaluate(positions, purpose, prediction)
+        start = evaluation.energy if start is None else start
+        if (rise := evaluation.energy - start) > limit:
+            message = f"{rise:.1f} eV above the start (energy_limit is {limit:g} eV)"
+            raise SearchStopped(Outcome.ENERGY_LIMIT, message)
+        return evaluation
+
+    return guarded
 
 
 def interrupted(

@@ -23,7 +23,7 @@ from saddleflow.evaluation import (
 )
 from saddleflow.geometry import capped_motion, largest_motion
 from saddleflow.reaction import Reaction
-from saddleflow.searches.base import is_converged
+from saddleflow.searches.base import guard_rise, is_converged
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
 from saddleflow.searches.start_direction import start_positions
 from saddleflow.settings import Dimer
@@ -57,12 +57,12 @@ def search(
     evaluate: Evaluate, reaction: Reaction, method: Dimer, direction: np.ndarray, trace: list[TracePoint]
 ) -> SearchResult:
     """Search a first-order saddle with the improved dimer; see :data:`saddleflow.searches.base.Search`."""
+    evaluate = guard_rise(evaluate, method.energy_limit)
     mode = direction.ravel() / np.linalg.norm(direction)
     position = start_positions(reaction, method.start, mode).ravel()
     rotation = _Rotation()
     translation = _Translation(LimitedMemoryBFGS(method.memory))
     midpoint = evaluate(position.reshape(-1, 3))
-    start_energy = midpoint.energy
     for _ in range(method.max_steps):
         if is_converged(midpoint, method.convergence):
             return _result(Outcome.CONVERGED, "", midpoint, mode, trace)
@@ -73,10 +73,6 @@ def search(
         step = _translate(evaluate, midpoint, mode, curvature, translation, method)
         position = midpoint.positions.ravel() + step
         midpoint = evaluate(position.reshape(-1, 3))
-        rise = midpoint.energy - start_energy
-        if rise > method.energy_limit:
-            message = f"{rise:.1f} eV above the start (energy_limit is {method.energy_limit} eV)"
-            raise SearchStopped(Outcome.ENERGY_LIMIT, message)
     if is_converged(midpoint, method.convergence):
         return _result(Outcome.CONVERGED, "", midpoint, mode, trace)
     raise SearchStopped(Outcome.MAX_STEPS, f"not converged after max_steps = {method.max_steps} translations")

@@ -10,20 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from saddleflow.evaluation import (
-    Evaluate,
-    Evaluation,
-    Outcome,
-    Prediction,
-    Purpose,
-    SearchResult,
-    SearchStopped,
-    TracePoint,
-)
+from saddleflow.evaluation import Evaluate, Evaluation, SearchResult, TracePoint
 from saddleflow.reaction import Reaction
 from saddleflow.searches import gp_dimer
+from saddleflow.searches.base import guard_rise
 from saddleflow.searches.guess_relaxation import Relaxation
-from saddleflow.searches.prior_walk import Walk
+from saddleflow.searches.prior_walk import Lost, Walk
 from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import GPDimer, PriorGPDimer
 
@@ -31,9 +23,6 @@ NEXT = (Relaxation.PARTIAL, Relaxation.NONE, Relaxation.GATHERED)
 """Walks after a lost first one."""
 NEXT_IF_MISLED = (Relaxation.MEASURED, Relaxation.GATHERED)
 """Those where the prior misleads: relaxing on it is no use, and the mode to climb has to be measured."""
-
-LARGEST_RISE = 10.0
-"""eV above its start, at which the published search is given up: the dimer's `energy_limit`."""
 
 
 def search(
@@ -56,10 +45,10 @@ def search(
             continue  # nothing had a solution
         walk = Walk(evaluate, reaction, method, direction, trace, relaxation, asked)
         result = walk.run()
-        if result is not None:
+        if not isinstance(result, Lost):
             return result
         asked += walk.model.evaluations
-        if walk.misled and relaxation not in NEXT_IF_MISLED:
+        if result is Lost.MISLED and relaxation not in NEXT_IF_MISLED:
             walks = list(NEXT_IF_MISLED)
         elif not walk.began_bare and Relaxation.PARTIAL in walks:
             walks.remove(Relaxation.PARTIAL)  # this one began at the relaxed guess already
@@ -77,21 +66,4 @@ def search(
     )
     if not direction.any():
         direction = start_direction(reaction, method.start)
-    return gp_dimer.search(_limited(evaluate), reaction, published, direction, trace)
-
-
-def _limited(evaluate: Evaluate) -> Evaluate:
-    """Stop a search `LARGEST_RISE` above its first energy: what climbs so far won't find a saddle."""
-    start: float | None = None
-
-    def limited(
-        positions: np.ndarray, purpose: Purpose = Purpose.SEARCH, prediction: Prediction | None = None
-    ) -> Evaluation:
-        nonlocal start
-        evaluation = evaluate(positions, purpose, prediction)
-        start = evaluation.energy if start is None else start
-        if (rise := evaluation.energy - start) > LARGEST_RISE:
-            raise SearchStopped(Outcome.ENERGY_LIMIT, f"{rise:.1f} eV above the start")
-        return evaluation
-
-    return limited
+    return gp_dimer.search(guard_rise(evaluate, method.energy_limit), reaction, published, direction, trace)

@@ -7,6 +7,7 @@ The guess may relax on the prior surface first (:mod:`saddleflow.searches.guess_
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from saddleflow.searches.base import is_converged
 from saddleflow.searches.guess_relaxation import CAREFUL, GuessRelaxation, Relaxation
 from saddleflow.searches.measured_modes import measure_lowest_mode
 from saddleflow.searches.prior_model import PriorModel
-from saddleflow.searches.ridge import RIDGE_CURVATURE, Ridge
+from saddleflow.searches.ridge import CLEARLY_NEGATIVE, RIDGE_CURVATURE, Ridge
 from saddleflow.searches.start_direction import start_positions
 from saddleflow.searches.surrogate_phase import NEARLY_CONVERGED, Phase, SurrogatePhase
 from saddleflow.searches.trust_region import REJECTED, SMALL_FORCE, TrustRegion
@@ -39,15 +40,20 @@ MORE_PATIENCE = 1.5
 """Of a walk whose forces are small already (`SMALL_FORCE`)."""
 KNOWN = 0.1
 """Expected error over the force before of a point that need not be asked."""
-FLAT = -0.5
-"""eV/Angstrom^2: where forces vanish with no lower curvature there is no saddle but a plain.  122 answers at
-saddles that all published programs agree on had -2.2 at most, five answers elsewhere -0.23 to -0.004."""
-PLAIN = -0.3
-"""eV/Angstrom^2: with no lower curvature a walk that began on a ridge has come to a plain, where forces may
-vanish without a saddle.  Of 122 walks to agreed saddles one met such a point, with 5 eV/Angstrom."""
+PLAIN = CLEARLY_NEGATIVE
+"""With no lower curvature there is a plain, where forces may vanish without a saddle.  122 answers at saddles
+that all published programs agree on had -2.2 eV/Angstrom^2 at most, five answers elsewhere -0.23 to -0.004;
+of 122 walks to agreed saddles one met such a point, with 5 eV/Angstrom."""
 MISLED = 3.0
 """eV/Angstrom: where the prior's force is wrong by more at the first evaluation of an open shell, the cheap
 surfaces are those of another electronic state."""
+
+
+class Lost(Enum):
+    """Why a walk has no answer."""
+
+    WAY = "ridge, patience or solvable geometries are lost, or there was no other place to begin"
+    MISLED = "the prior leads astray: far from the truth at the start of an open shell, or to a plain"
 
 
 class Walk:
@@ -70,12 +76,6 @@ class Walk:
         one (`GATHERED`), so it goes on where the ridge is lost, until patience is used up.
     asked : sequence of Evaluation
         Those of an earlier walk; the point that this one begins with is not evaluated again.
-
-    Attributes
-    ----------
-    misled : bool
-        The prior leads astray: it is far from the truth at the first evaluation of an open shell, or the walk
-        has come to a plain.
     """
 
     def __init__(
@@ -104,40 +104,43 @@ class Walk:
         self.places: list[tuple[int, np.ndarray]] = []  # on the ridge, with the mode climbed
         self.last = relaxation is Relaxation.GATHERED
         self.relaxation, self.began_bare = relaxation, True
-        self.open_shell, self.misled = reaction.multiplicity > 1, False
+        self.open_shell, self.on_plain = reaction.multiplicity > 1, False
 
-    def run(self) -> SearchResult | None:
-        """Walk until the forces vanish; None when the ridge, patience or solvable geometries are lost.
+    def run(self) -> SearchResult | Lost:
+        """Walk until the forces vanish.
 
-        None as well where the prior misleads the first walk, and, without a call, where a partial relaxation
-        comes no further than the bare guess: that would be the first walk once more.
+        Without a call where a partial relaxation comes no further than the bare guess: that would be the
+        first walk once more.
         """
         try:
             latest = self._gathered() if self.relaxation is Relaxation.GATHERED else self._first()
+            misled = self._misled_from_the_start()
         except (ScfError, GeometryError):
-            return None
+            return Lost.WAY
         if latest is None:
-            return None
-        if self.misled and not is_converged(latest, self.method.convergence):
-            return None
+            return Lost.WAY
+        if misled and not is_converged(latest, self.method.convergence):
+            return Lost.MISLED
         while not is_converged(latest, self.method.convergence):
             more = MORE_PATIENCE if self._force() < SMALL_FORCE else 1.0
             if len(self.model.evaluations) - self.known_before >= more * self.method.patience:
-                return None
+                return self._lost()
             self.model.update(self.base)
             self._keep_to_ridge()
             if not self.last and self.off_ridge >= LOST:
-                return None
+                return self._lost()
             try:
                 phase = self._informative_phase()
                 if phase is None:
-                    return None
+                    return self._lost()
                 latest = self._next(phase)
             except (ScfError, GeometryError):
-                return None
+                return self._lost()
         answer = self._answer(latest)
-        self.misled = answer.curvature > FLAT
-        return None if self.misled and not self.last else answer
+        return Lost.MISLED if answer.curvature > PLAIN and not self.last else answer
+
+    def _lost(self) -> Lost:
+        return Lost.MISLED if self.on_plain else Lost.WAY
 
     def _first(self) -> Evaluation | None:
         """Evaluate the guess as relaxed on the prior; the bare guess where that has no SCF solution."""
@@ -157,7 +160,6 @@ class Walk:
             self._record(evaluation, internal_modes(hessian, self.model.latest), 0, {})
         if self.relaxation is Relaxation.MEASURED:
             self._measure(evaluation)
-        self.misled = self.relaxation is Relaxation.SURE and self.open_shell and self._prior_error() > MISLED
         return evaluation
 
     def _measure(self, first: Evaluation) -> None:
@@ -166,6 +168,10 @@ class Walk:
         self.known_before = len(self.model.evaluations) - 1
         self.model.update(0)
         self.ridge.begin(*self._curvilinear(0))
+
+    def _misled_from_the_start(self) -> bool:
+        """Whether the first walk of an open shell finds the prior far from the truth."""
+        return self.relaxation is Relaxation.SURE and self.open_shell and self._prior_error() > MISLED
 
     def _prior_error(self) -> float:
         """Largest error of an atom's force as the prior says it at the first evaluation, eV/Angstrom."""
@@ -201,11 +207,11 @@ class Walk:
     def _keep_to_ridge(self) -> None:
         """Go back where the last evaluation was off the ridge; count where there is no way back."""
         distances, modes = self._curvilinear(self.base)
-        self.misled = self.ridge.rates is not None and modes.values[0] > PLAIN
+        self.on_plain = self.ridge.rates is not None and modes.values[0] > PLAIN
         if self.ridge.number(distances, modes) is not None:
             self.places.append((self.base, self.reactive))
             self.off_ridge = 0
-        elif not self.misled and (self._force() < NEARLY_CONVERGED or (self.returns and self._improves())):
+        elif not self.on_plain and (self._force() < NEARLY_CONVERGED or (self.returns and self._improves())):
             return
         elif self.places and self.returns < RETURNS and self._on_ridge(self.places[-1][0]):
             self._go_back(self.places[-1])
