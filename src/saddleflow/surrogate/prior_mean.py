@@ -22,7 +22,7 @@ DISPLACEMENT = 0.005
 """Of forward differences along unit vectors, Angstrom."""
 PRODUCT_DISPLACEMENT = 0.01
 """Along unit vectors that many atoms share, Angstrom."""
-CUSP_FACTOR, CUSP_OFFSET = 2.0, -25.0
+CUSP_FACTOR, CUSP_OFFSET = 3.0, -30.0
 """A lowest curvature (eV/Angstrom^2) below the median of all methods (or 0) times the factor plus the offset
 is taken for a crossing of that method's states.  Large negative numbers alone say nothing: in strained
 guesses with colliding atoms all methods agree on -90."""
