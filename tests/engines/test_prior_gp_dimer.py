@@ -20,7 +20,7 @@ from saddleflow.searches.partitioned_rfo import saddle_step, stiff_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import SAME_MODE, Ridge
 from saddleflow.searches.start_direction import start_direction
-from saddleflow.searches.surrogate_phase import Phase, SurrogatePhase
+from saddleflow.searches.surrogate_phase import Phase
 from saddleflow.settings import Engine, GPDimer, PriorGPDimer, Start
 from saddleflow.surrogate import followed_hessian
 from saddleflow.surrogate import prior_mean as prior_mean_module
@@ -849,27 +849,6 @@ def test_a_walk_lost_on_a_plain_is_followed_by_one_along_a_measured_mode(monkeyp
     assert result.outcome is Outcome.CONVERGED
     assert [walk.relaxation.name for walk in began] == ["SURE", "MEASURED"]
     assert "rotation" in ledger.calls
-
-
-@pytest.mark.parametrize(
-    ("distance", "expected"), [(0.0, ["SURE", "MEASURED"]), (0.5, ["SURE", "NONE", "GATHERED"])]
-)
-def test_where_the_ridge_surely_ends_at_the_bare_guess_its_mode_is_measured(monkeypatch, distance, expected):
-    """A careful walk from there would make no step either."""
-    began = []
-    walk_run, real = prior_walk.Walk.run, SurrogatePhase.phase
-    monkeypatch.setattr(prior_walk.Walk, "run", lambda walk: began.append(walk) or walk_run(walk))
-    monkeypatch.setattr(prior_walk.Walk, "_known", lambda *_: True)
-
-    def phase(phases, base, reactive):
-        end = real(phases, base, reactive)
-        return replace(end, ridge_ends=len(phases.model.evaluations) == 1)
-
-    monkeypatch.setattr(SurrogatePhase, "phase", phase)
-    result, _ = run(FORMALDEHYDE, PriorGPDimer(prior=OTHER, relaxation_distance=distance))
-    assert result.outcome is Outcome.CONVERGED
-    assert began[0].began_bare == (distance == 0.0)
-    assert [walk.relaxation.name for walk in began] == expected
 
 
 def test_a_prior_that_is_right_enough_leads_an_open_shell():

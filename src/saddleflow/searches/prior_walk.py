@@ -53,7 +53,7 @@ class Lost(Enum):
     """Why a walk has no answer."""
 
     WAY = "ridge, patience or solvable geometries are lost, or there was no other place to begin"
-    MISLED = "the prior leads astray: far from the truth for an open shell at the start, to a plain, nowhere"
+    MISLED = "the prior leads astray: far from the truth at the start of an open shell, or to a plain"
 
 
 class Walk:
@@ -132,16 +132,12 @@ class Walk:
             try:
                 phase = self._informative_phase()
                 if phase is None:
-                    return Lost.MISLED if self._is_stuck() else self._lost()
+                    return self._lost()
                 latest = self._next(phase)
             except (ScfError, GeometryError):
                 return self._lost()
         answer = self._answer(latest)
         return Lost.MISLED if answer.curvature > PLAIN and not self.last else answer
-
-    def _is_stuck(self) -> bool:
-        """Whether the first walk can't leave the bare guess: on the same surrogate no careful one could."""
-        return self.relaxation is Relaxation.SURE and self.began_bare and len(self.model.evaluations) == 1
 
     def _lost(self) -> Lost:
         return Lost.MISLED if self.on_plain else Lost.WAY
