@@ -78,8 +78,8 @@ class Method(Section):
     """Look for a lower electronic state and prove the number of negative modes where the search converges
     (some 7 calls; the verification need not make the proof again), and search on from there so often."""
     energy_limit: Annotated[float, Field(gt=0)] = 10.0
-    """Stop where the energy lies so far above the start, eV (`dimer`, and the last resort of
-    `prior-gp-dimer`; other searches back off)."""
+    """Stop where the energy lies so far above the start, eV: `dimer`, and the last resort of
+    `prior-gp-dimer`; other searches take no notice."""
 
 
 class Dimer(Method):
