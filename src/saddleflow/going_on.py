@@ -35,26 +35,26 @@ def proof_at(ledger: Ledger, reaction: Reaction, result: SearchResult) -> IndexP
     Returns
     -------
     IndexProof or None
-        None where it is not decided: the budget ended, no model Hessian, a mode too soft, another electronic
-        state at a displaced point, a fault of the engine.
+        None where nothing can be said: the budget ended, no model Hessian, another electronic state at a
+        displaced point, a fault of the engine.
     """
     answer = ledger.evaluations[result.evaluation]
     # The last call may have been another one at the same point, from other orbitals.
     orbitals = [answer.index]
     jumps = [0.0]
 
-    def change(displaced: np.ndarray) -> np.ndarray:
+    def change(displaced: np.ndarray) -> tuple[float, np.ndarray]:
         start = orbitals.pop() if orbitals else None
         evaluation = ledger.evaluate(displaced, Purpose.VERIFICATION, None, start)
         jumps.append(abs(evaluation.energy - answer.energy))
-        return evaluation.gradient - answer.gradient
+        return evaluation.energy - answer.energy, evaluation.gradient - answer.gradient
 
     model, settings = model_hessian(reaction, result, answer.positions), Verification()
     try:
-        proof, undecided = proof_by_products(change, reaction, answer.positions, model, settings)
+        proof, _ = proof_by_products(change, reaction, answer.positions, model, settings)
     except UNPROVED:
         return None
-    return None if undecided or max(jumps) > largest_jump(settings) else proof
+    return None if max(jumps) > largest_jump(settings) else proof
 
 
 def departure(
@@ -65,7 +65,7 @@ def departure(
     Parameters
     ----------
     proof : IndexProof
-        Of a point that is no first-order saddle.
+        Of a stationary point.
     position, start : ndarray, shape (N, 3)
         That point, and where the search began, Angstrom.
     mode : ndarray, shape (N, 3)
@@ -74,15 +74,19 @@ def departure(
     Returns
     -------
     (ndarray, ndarray) or None
-        Positions and unit vector, both (N, 3); None for an index that leaves no choice.
+        Positions and unit vector, both (N, 3); None at a first-order saddle, and for an index that leaves no
+        choice.
     """
-    if proof.index not in DEPARTURE or (proof.index == 2 and proof.second is None):
+    # Two negative Ritz values are enough to go on, even where one is within its error: the answer stays if
+    # nothing better comes of it.
+    index = 2 if proof.likely == 2 else proof.index
+    if index not in DEPARTURE or (index == 2 and proof.second is None):
         return None
     climb, leave = proof.mode, proof.mode
-    if proof.index == 2:
+    if index == 2:
         lowest_is_reactive = abs((proof.mode * mode).sum()) >= abs((proof.second * mode).sum())
         climb, leave = (proof.mode, proof.second) if lowest_is_reactive else (proof.second, proof.mode)
     # Out of a minimum the search goes back to where it came from; from a ridge either side will do.
     sign = 1.0 if (leave * (start - position)).sum() >= 0.0 else -1.0
-    step = sign * DEPARTURE[proof.index] / largest_motion(leave)
+    step = sign * DEPARTURE[index] / largest_motion(leave)
     return position + step * leave, climb

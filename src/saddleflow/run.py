@@ -232,9 +232,9 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
 
 
 def _way_on(ledger: Ledger, reaction: Reaction, result: SearchResult) -> tuple[np.ndarray, np.ndarray] | None:
-    """Where to search on from a converged point that is proved to be no first-order saddle."""
+    """Where to search on from a converged point that is no first-order saddle, by a few more calls."""
     proof = proof_at(ledger, reaction, result)
-    if proof is None or proof.index == 1:
+    if proof is None:
         return None
     position = ledger.evaluations[result.evaluation].positions
     return departure(proof, position, reaction.positions, result.mode)

@@ -29,6 +29,8 @@ import numpy as np
 from saddleflow.geometry import project_out
 from saddleflow.vibrations import WAVE_NUMBER, mass_weighted_internal_basis, root_masses
 
+# From a displacement (3N,) in Angstrom to the changes of energy, eV, and gradient (3N,), eV/Angstrom.
+Change = Callable[[np.ndarray], tuple[float, np.ndarray]]
 # The floor: every mode at least this part as stiff as in the model (negative ones: the inverse), less
 # SOFTNESS.
 FLOOR_FRACTION = 0.3
@@ -44,6 +46,13 @@ FEWEST_PRODUCTS = 4
 TOLERANCES = (0.02, 0.5)
 # Largest error of a component of a gradient, eV/Angstrom: ten times what Psi4 at 1e-8 shows.
 GRADIENT_NOISE = 2.5e-5
+ENERGY_NOISE = 1e-7
+# A soft mode that the errors of the differences leave in doubt is measured once more, this far to both sides,
+# Angstrom.
+FAR_DISPLACEMENT = 0.04
+# What is left of the quartic part there, once corrected, as a part of the difference between the curvatures
+# that gradients and energies show.
+QUARTIC_ERROR = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class IndexProof:
     ----------
     index : int or None
         Number of negative modes; None: not decided.
+    likely : int
+        Number of negative Ritz values: proved but for the errors of the differences, unless more follow.
     products, evaluations : int
         How many directions were measured, with how many gradients.
     bounds_cm1 : ndarray, shape (2, 2)
@@ -73,6 +84,7 @@ class IndexProof:
     """
 
     index: int | None
+    likely: int
     products: int
     evaluations: int
     bounds_cm1: np.ndarray
@@ -83,8 +95,95 @@ class IndexProof:
     second: np.ndarray | None = None
 
 
+class _Products:
+    """Measured products of the Hessian with orthonormal directions, mass-weighted, and their errors.
+
+    The first `far` columns were measured at FAR_DISPLACEMENT on both sides, the others are one-sided
+    differences.
+    """
+
+    def __init__(self, change: Change, cartesian: np.ndarray, displacement: float):
+        size = cartesian.shape[1]
+        self.space, self.images = np.zeros((size, 0)), np.zeros((size, 0))
+        self.evaluations = self.far = 0
+        # Errors of the curvatures of the far columns, mass-weighted.
+        self._far_errors: list[float] = []
+        self._change, self._cartesian, self._displacement = change, cartesian, displacement
+
+    def add(self, direction: np.ndarray) -> None:
+        """Measure one more direction, orthonormal to those before."""
+        vector = self._cartesian @ direction
+        length = np.linalg.norm(vector)
+        _, gradient = self._change(self._displacement / length * vector)
+        image = self._cartesian.T @ gradient * (length / self._displacement)
+        self.space = np.column_stack([self.space, direction])
+        self.images = np.column_stack([self.images, image])
+        self.evaluations += 1
+
+    def measure_far(self, vector: np.ndarray) -> None:
+        """Measure the part of `vector` in the near columns anew, by central differences with a long step.
+
+        From both ends of a step h, a quartic surface with curvature k and fourth derivative q shows
+        k + q h^2 / 6 by gradients and k + q h^2 / 12 by energies.
+        """
+        near = slice(self.far, None)
+        shares = self.space[:, near].T @ vector
+        turn = np.linalg.qr(np.column_stack([shares, np.eye(len(shares))]))[0]
+        self.space[:, near] = self.space[:, near] @ turn
+        self.images[:, near] = self.images[:, near] @ turn
+        direction = self.space[:, self.far]
+        displaced = self._cartesian @ direction
+        length = np.linalg.norm(displaced)
+        step = FAR_DISPLACEMENT / length * displaced
+        (energy, gradient), (mirrored_energy, mirrored) = self._change(step), self._change(-step)
+        image = self._cartesian.T @ (gradient - mirrored) * (length / (2 * FAR_DISPLACEMENT))
+        by_gradients = direction @ image
+        by_energies = (energy + mirrored_energy) * (length / FAR_DISPLACEMENT) ** 2
+        quartic = by_gradients - by_energies
+        if abs(quartic) > GRADIENT_NOISE / self._displacement * length**2:
+            # So far away other elements are wrong by as much, but can't be corrected: those near stay.
+            image = self.images[:, self.far]
+        curvature = by_gradients - 2 * quartic
+        self.images[:, self.far] = image + (curvature - direction @ image) * direction
+        energy_error = 8 * ENERGY_NOISE * (length / FAR_DISPLACEMENT) ** 2
+        self._far_errors.append(QUARTIC_ERROR * abs(quartic) + energy_error)
+        self.far += 1
+        self.evaluations += 2
+
+    def projected(self) -> np.ndarray:
+        """Hessian within the measured directions; where one of two was measured far away, that one tells."""
+        raw = self.space.T @ self.images
+        small = 0.5 * (raw + raw.T)
+        small[self.far :, : self.far] = raw[self.far :, : self.far]
+        small[: self.far, self.far :] = raw[self.far :, : self.far].T
+        return small
+
+    def uncertainty(self, vectors: np.ndarray, metric: np.ndarray) -> np.ndarray:
+        """Error of the curvature along each column of `vectors`."""
+        raw = self.space.T @ self.images
+        # The two measurements of an element differ; on the diagonal, the column's largest.
+        error = np.abs(raw - raw.T)
+        np.fill_diagonal(error, error.max(axis=0, initial=0.0))
+        error[self.far :, : self.far] = error[: self.far, self.far :] = 0.0
+        far = np.arange(self.far)
+        error[far, far] = self._far_errors
+        shares = self.space.T @ vectors
+        known = np.einsum("ik,ij,jk->k", np.abs(shares), error, np.abs(shares))
+        lengths = np.einsum("ik,ij,jk->k", vectors, metric, vectors)
+        far_share = (shares[: self.far] ** 2).sum(axis=0)
+        noise = GRADIENT_NOISE * (far_share / FAR_DISPLACEMENT + (1.0 - far_share) / self._displacement)
+        return known + noise * lengths
+
+    def error_without_near(self, vector: np.ndarray, metric: np.ndarray) -> float:
+        """What would be left of that error if the part of `vector` in the near columns were exact."""
+        far = self.space[:, : self.far]
+        if self.far == self.space.shape[1]:
+            return np.inf
+        return float(self.uncertainty((far @ (far.T @ vector))[:, None], metric)[0])
+
+
 def prove_index(
-    gradient_change: Callable[[np.ndarray], np.ndarray],
+    change: Change,
     positions: np.ndarray,
     symbols: tuple[str, ...],
     model: np.ndarray,
@@ -96,8 +195,9 @@ def prove_index(
 
     Parameters
     ----------
-    gradient_change : callable
-        Gradient (3N,) in eV/Angstrom at `positions` plus a displacement (3N,), minus the one at `positions`.
+    change : callable
+        Energy in eV and gradient (3N,) in eV/Angstrom at `positions` plus a displacement (3N,), minus those
+        at `positions`.
     positions : ndarray, shape (N, 3)
         Angstrom.
     symbols : tuple of str
@@ -108,7 +208,7 @@ def prove_index(
         After so many gradients it is given up.
     displacement : float
         Step of the differences, Angstrom.  They are one-sided; where only their error leaves a doubt, the
-        mirrored points are measured as well, which makes them central ones.
+        mode in doubt is measured anew by central differences with a long step, by two evaluations.
     zero_cm1 : float
         Imaginary frequencies smaller than this don't count as negative.
 
@@ -129,28 +229,14 @@ def prove_index(
     model = cartesian.T @ (0.5 * (model + model.T)) @ cartesian
     levels, shapes = np.linalg.eigh(model)
     zero = -((zero_cm1 / WAVE_NUMBER) ** 2)
-    noise = GRADIENT_NOISE / displacement
     fraction, lowered = FLOOR_FRACTION, np.zeros((size, size))
-    space, images = np.zeros((size, 0)), np.zeros((size, 0))
-    mirrored = False
-
-    def one_sided(direction: np.ndarray, sign: int = 1) -> np.ndarray:
-        vector = cartesian @ direction
-        length = np.linalg.norm(vector)
-        change = gradient_change(sign * displacement / length * vector)
-        return cartesian.T @ change * (sign * length / displacement)
-
+    measured = _Products(change, cartesian, displacement)
     direction, reason = shapes[:, 0], ""
     while True:
         if direction is not None:
-            direction = _orthonormal(direction, space, shapes)
-            image = one_sided(direction)
-            if mirrored:
-                image = 0.5 * (image + one_sided(direction, -1))
-            space, images = np.column_stack([space, direction]), np.column_stack([images, image])
-        count = space.shape[1]
-        raw = space.T @ images
-        small, error = 0.5 * (raw + raw.T), _error_bound(raw)
+            measured.add(_orthonormal(direction, measured.space, shapes))
+        space, images, count = measured.space, measured.images, measured.space.shape[1]
+        small = measured.projected()
         floor = _floor(levels, shapes, fraction, metric)
         if (found := _lowering(floor - lowered, space, small)) is not None:
             fraction *= PENALTY
@@ -158,41 +244,40 @@ def prove_index(
             floor = _floor(levels, shapes, fraction, metric)
         upper, combinations = np.linalg.eigh(small)
         ritz = space @ combinations
-        doubt = _uncertainty(ritz, combinations, error, metric, noise)
+        doubt = measured.uncertainty(ritz, metric)
         negative = int((upper + doubt < zero).sum())
         if count == size:
             lower, lower_vectors, completed = upper, ritz, upper
         else:
             lower, lower_vectors = _completed(floor - lowered, space, images)
             completed, completed_vectors = _replaced(model, space, small, images)
-        below = lower - _uncertainty(lower_vectors, space.T @ lower_vectors, error, metric, noise)
+        below = lower - measured.uncertainty(lower_vectors, metric)
         doubtful = int((below < zero).sum())
         converged = [
             count == size or (i < count and upper[i] - completed[i] <= tolerance * abs(upper[i]))
             for i, tolerance in enumerate(TOLERANCES)
         ]
-        evaluations = count * (1 + mirrored)
         if negative == doubtful and all(converged) and count >= min(FEWEST_PRODUCTS, size):
             break
         if fraction < SMALLEST_FRACTION:
             reason = "the model Hessian is too far from the measured curvatures"
             break
-        # A measured curvature whose sign is within its error: further directions can't help.
-        blurred = negative != doubtful and bool((np.abs(upper - zero) < doubt).any())
-        if count == size or (blurred and count > FEWEST_PRODUCTS):
-            if mirrored:
-                softest = _cm1(upper[np.abs(upper - zero).argmin()])
-                reason = f"a mode of {softest:.0f} cm-1 is too soft for differences of gradients"
-                break
-            if evaluations + count > max_evaluations:
-                reason = f"{evaluations} evaluations leave a mode in doubt"
-                break
-            images = 0.5 * (images + np.column_stack([one_sided(column, -1) for column in space.T]))
-            mirrored, direction = True, None
-            continue
-        if evaluations + 1 + mirrored > max_evaluations:
+        direction = None
+        # Where the bounds of the mode in doubt meet within its error, further directions don't help.
+        met = negative < count and upper[negative] - lower[negative] < doubt[negative]
+        if negative != doubtful and negative < count and (met or measured.evaluations + 3 > max_evaluations):
+            left = measured.error_without_near(ritz[:, negative], metric)
+            if left < abs(upper[negative] - zero) and measured.evaluations + 2 <= max_evaluations:
+                measured.measure_far(ritz[:, negative])
+                continue
+        if count == size or (negative != doubtful and met):
+            softest = _cm1(upper[min(negative, count - 1)])
+            reason = f"a mode of {softest:.0f} cm-1 is too soft for differences of gradients"
+            break
+        if measured.evaluations + 1 > max_evaluations:
             threat = _cm1(lower[negative])
-            reason = f"after {evaluations} evaluations a mode above {threat:.0f} cm-1 may still be negative"
+            asked = f"after {measured.evaluations} evaluations"
+            reason = f"{asked} a mode above {threat:.0f} cm-1 may still be negative"
             break
         if negative != doubtful:
             direction = lower_vectors[:, min(negative, size - 1)]
@@ -207,8 +292,9 @@ def prove_index(
     modes /= np.linalg.norm(modes, axis=0)
     return IndexProof(
         index=None if reason else negative,
+        likely=int((upper < zero).sum()),
         products=count,
-        evaluations=evaluations,
+        evaluations=measured.evaluations,
         bounds_cm1=bounds,
         frequency_cm1=_cm1(upper[0]),
         mode=modes[:, 0].reshape(positions.shape),
@@ -263,22 +349,6 @@ def _replaced(
     outside = np.eye(len(model)) - space @ space.T
     coupling = outside @ images @ space.T
     return np.linalg.eigh(space @ small @ space.T + coupling + coupling.T + outside @ model @ outside)
-
-
-def _error_bound(raw: np.ndarray) -> np.ndarray:
-    """Error of each element of V'AV: its two measurements differ; on the diagonal, the column's largest."""
-    difference = np.abs(raw - raw.T)
-    np.fill_diagonal(difference, difference.max(axis=0, initial=0.0))
-    return difference
-
-
-def _uncertainty(
-    vectors: np.ndarray, shares: np.ndarray, error: np.ndarray, metric: np.ndarray, noise: float
-) -> np.ndarray:
-    """Error of the curvature along each column of `vectors`, of which `shares` lie in the measured space."""
-    measured = np.einsum("ik,ij,jk->k", np.abs(shares), error, np.abs(shares))
-    lengths = np.einsum("ik,ij,jk->k", vectors, metric, vectors)
-    return measured + noise * lengths
 
 
 def _cm1(eigenvalue: float) -> float:

@@ -134,7 +134,7 @@ def judged_by_index(
     stored = [e for e in run.evaluations if e.purpose is Purpose.VERIFICATION and not e.error]
     jumps = [0.0]
 
-    def change(displaced: np.ndarray) -> np.ndarray:
+    def change(displaced: np.ndarray) -> tuple[float, np.ndarray]:
         for evaluation in stored:
             if np.abs(evaluation.positions - displaced).max() < REPLAY_TOLERANCE:
                 centre = run.answer
@@ -142,7 +142,7 @@ def judged_by_index(
         else:
             evaluation, centre = ledger.evaluate(displaced, Purpose.VERIFICATION), point
         jumps.append(abs(evaluation.energy - centre.energy))
-        return evaluation.gradient - centre.gradient
+        return evaluation.energy - centre.energy, evaluation.gradient - centre.gradient
 
     model = model_hessian(run.reaction, run.result, positions)
     proof, undecided = proof_by_products(change, run.reaction, positions, model, settings)
@@ -172,7 +172,7 @@ def judged_by_index(
 
 
 def proof_by_products(
-    change: Callable[[np.ndarray], np.ndarray],
+    change: Callable[[np.ndarray], tuple[float, np.ndarray]],
     reaction: Reaction,
     positions: np.ndarray,
     model: np.ndarray | None,
@@ -183,7 +183,8 @@ def proof_by_products(
     Parameters
     ----------
     change : callable
-        Gradient (3N,) in eV/Angstrom at displaced positions (N, 3), minus the one at `positions`.
+        Energy in eV and gradient (3N,) in eV/Angstrom at displaced positions (N, 3), minus those at
+        `positions`.
     reaction : Reaction
         Elements, charge and multiplicity.
     positions : ndarray, shape (N, 3)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saddleflow.engines.analytic import MuellerBrown
-from saddleflow.saddle_index import FLOOR_FRACTION, SOFTNESS, prove_index
+from saddleflow.saddle_index import FAR_DISPLACEMENT, FLOOR_FRACTION, SOFTNESS, prove_index
 from saddleflow.vibrations import internal_directions, vibrational_analysis
 
 STEP = 0.005
@@ -23,15 +23,24 @@ def hessian_of(eigenvalues, seed):
     return BASIS @ (turn * eigenvalues) @ turn.T @ BASIS.T
 
 
-def prove(hessian, model, most=24, noise=0.0, zero=0.0, cubic=0.0):
-    """Proof, and the true frequencies; `noise` is that of curvatures, `cubic` in eV/Angstrom^3."""
+def prove(hessian, model, most=24, noise=0.0, zero=0.0, cubic=0.0, quartic=None):
+    """Proof, and the true frequencies.
+
+    `noise` is that of curvatures by near differences, `cubic` in eV/Angstrom^3; `quartic` are a direction and
+    the fourth derivative along it, eV/Angstrom^4.
+    """
     generator, asked = np.random.default_rng(0), []
     skew = generator.normal(size=POSITIONS.size)
+    along, fourth = quartic or (skew, 0.0)
 
     def change(step):
-        assert np.linalg.norm(step) == pytest.approx(STEP)
+        near = np.linalg.norm(step) == pytest.approx(STEP)
+        assert near or np.linalg.norm(step) == pytest.approx(FAR_DISPLACEMENT)
         asked.append(step)
-        return hessian @ step + cubic * step @ step * skew + STEP * noise * generator.normal(size=step.size)
+        a, b = step @ skew, step @ along
+        energy = 0.5 * step @ hessian @ step + cubic * a**3 / 3 + fourth * b**4 / 24
+        gradient = hessian @ step + cubic * a**2 * skew + fourth * b**3 * along / 6
+        return energy, gradient + STEP * noise * generator.normal(size=step.size)
 
     proof = prove_index(change, POSITIONS, SYMBOLS, model, most, STEP, zero)
     assert proof.evaluations == len(asked) <= most
@@ -106,24 +115,47 @@ def test_a_second_order_saddle_that_the_model_takes_for_one_of_first_order_is_fo
     assert proof.products <= 8
 
 
-@pytest.mark.parametrize(("softest", "said"), [(0.0005, None), (-0.0005, None), (0.05, 1), (-0.05, 2)])
+@pytest.mark.parametrize(
+    ("softest", "said"), [(0.00005, None), (-0.00005, None), (0.003, 1), (-0.003, 2), (0.05, 1), (-0.05, 2)]
+)
 def test_what_is_smaller_than_the_error_of_the_products_is_not_decided(softest, said):
     values = np.concatenate([[-10.0, softest], np.linspace(1.0, 50.0, SIZE - 2)])
     hessian = hessian_of(values, 2)
     proof, _ = prove(hessian, hessian, noise=0.002)
     assert proof.index == said
+    assert proof.evaluations <= 12
     if said is None:
         assert "too soft for differences of gradients" in proof.reason
-        assert proof.evaluations <= 20
 
 
-def test_a_soft_mode_that_one_sided_differences_leave_in_doubt_is_settled_by_the_mirrored_points():
+def test_a_soft_mode_that_one_sided_differences_leave_in_doubt_is_measured_to_both_sides():
     values = np.concatenate([[-10.0, 0.02], np.linspace(1.0, 50.0, SIZE - 2)])
     hessian = hessian_of(values, 2)
     proof, frequencies = prove(hessian, hessian, cubic=20.0)
     assert proof.index == 1
-    assert proof.evaluations == 2 * proof.products > 8
+    assert proof.evaluations == proof.products + 2
     assert proof.bounds_cm1[1, 0] <= frequencies[1] <= proof.bounds_cm1[1, 1]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("fourth", [-60.0, 60.0])
+def test_far_away_the_quartic_part_of_a_soft_mode_is_told_from_its_curvature(fourth, sign):
+    values = np.concatenate([[-10.0, sign * 0.006], np.linspace(1.0, 50.0, SIZE - 2)])
+    hessian = hessian_of(values, 2)
+    soft = np.linalg.eigh(hessian)[1][:, np.abs(np.linalg.eigvalsh(hessian) - values[1]).argmin()]
+    # Half of the quartic part alone, as gradients would show it, outweighs the curvature.
+    assert abs(fourth) * FAR_DISPLACEMENT**2 / 12 > abs(values[1])
+    proof, frequencies = prove(hessian, hessian, quartic=(soft, fourth))
+    assert proof.index == (1 if sign > 0 else 2)
+    assert proof.bounds_cm1[1, 0] <= frequencies[1] <= proof.bounds_cm1[1, 1]
+
+
+def test_two_soft_modes_are_both_measured_far_away():
+    values = np.concatenate([[-10.0, 0.003, 0.004], np.linspace(1.0, 50.0, SIZE - 3)])
+    hessian = hessian_of(values, 2)
+    proof, _ = prove(hessian, hessian, noise=0.002)
+    assert proof.index == 1
+    assert proof.evaluations == proof.products + 4
 
 
 def test_a_worthless_model_proves_nothing_or_the_truth():
@@ -160,7 +192,8 @@ def test_on_a_surface_by_differences_of_its_gradient(atoms):
         start = surface.evaluate(positions)
 
         def change(step, positions=positions, start=start):
-            return (start.forces - surface.evaluate(positions + step.reshape(-1, 3)).forces).ravel()
+            there = surface.evaluate(positions + step.reshape(-1, 3))
+            return there.energy - start.energy, (start.forces - there.forces).ravel()
 
         symbols = ("C",) * atoms
         hessian = surface.hessian(positions)

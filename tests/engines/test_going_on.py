@@ -133,8 +133,10 @@ def test_products_of_two_electronic_states_prove_nothing(monkeypatch):
     assert run.proved_from == len(first.evaluations) < len(run.evaluations)
 
 
-def proof(index, mode, second):
-    return IndexProof(index, 4, 4, np.zeros((2, 2)), -500.0, mode, 0.3, "", second)
+def proof(index, mode, second, likely=None):
+    return IndexProof(
+        index, index if likely is None else likely, 4, 4, np.zeros((2, 2)), -500.0, mode, 0.3, "", second
+    )
 
 
 def test_the_way_on_leaves_by_the_mode_that_is_not_the_reaction():
@@ -147,5 +149,16 @@ def test_the_way_on_leaves_by_the_mode_that_is_not_the_reaction():
         assert there[1, 1] == pytest.approx(0.15) and not there[0].any(), "towards where it came from"
     there, climb = departure(proof(0, along, across), position, position - along, across)
     assert there[0, 0] == pytest.approx(-0.3) and (climb == along).all()
+    assert departure(proof(1, along, across), position, position, along) is None
     assert departure(proof(3, along, across), position, position, along) is None
     assert departure(proof(2, along, None), position, position, along) is None
+
+
+def test_a_second_mode_that_is_negative_but_for_its_error_is_followed_down_too():
+    along, across = np.zeros((2, 3, 3))
+    along[0, 0] = across[1, 1] = 1.0
+    position = np.zeros((3, 3))
+    there, _ = departure(proof(None, along, across, likely=2), position, position, along)
+    assert np.abs(there).max() == pytest.approx(0.15)
+    for likely in (0, 1):
+        assert departure(proof(None, along, across, likely), position, position, along) is None
