@@ -117,8 +117,8 @@ class Walk:
             misled = self._misled_from_the_start()
         except (ScfError, GeometryError):
             return Lost.WAY
-        if latest is None:
-            return Lost.WAY
+        if isinstance(latest, Lost):
+            return latest
         if misled and not is_converged(latest, self.method.convergence):
             return Lost.MISLED
         while not is_converged(latest, self.method.convergence):
@@ -142,12 +142,12 @@ class Walk:
     def _lost(self) -> Lost:
         return Lost.MISLED if self.on_plain else Lost.WAY
 
-    def _first(self) -> Evaluation | None:
+    def _first(self) -> Evaluation | Lost:
         """Evaluate the guess as relaxed on the prior; the bare guess where that has no SCF solution."""
         relaxed = GuessRelaxation(self.guess, self.method, self.model, self.ridge).run(self.relaxation)
         self.began_bare = np.array_equal(relaxed, self.guess)
         if self.began_bare and self.relaxation is Relaxation.PARTIAL:
-            return None
+            return Lost.WAY
         try:
             evaluation = self._first_evaluation(relaxed)
         except (ScfError, GeometryError):
