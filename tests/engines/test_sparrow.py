@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from ase.build import molecule
 
 from saddleflow.errors import GeometryError, InputError
 from saddleflow.sparrow import Sparrow, available
@@ -32,6 +33,21 @@ def test_the_answer_does_not_depend_on_what_was_asked_before():
     used.gradients([POSITIONS * 1.3, POSITIONS * 0.9])
     assert used.energy_gradient(POSITIONS)[0] == fresh.energy_gradient(POSITIONS)[0]
     assert np.array_equal(used.energy_gradient(POSITIONS)[1], fresh.energy_gradient(POSITIONS)[1])
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_where_the_quick_way_leads_to_a_higher_state_the_sure_one_is_gone(seed):
+    vinyl = molecule("C2H3")
+    positions = vinyl.get_positions() + 0.25 * np.random.default_rng(seed).standard_normal((5, 3))
+    surface, quick = (Sparrow(vinyl.get_atomic_numbers(), 0, 2, "PM6") for _ in range(2))
+    quick._has_mixer = True  # taken for chosen: Sparrow's own default
+    lower, gradient = surface.energy_gradient(positions)
+    assert lower < quick.energy_gradient(positions)[0] - 1.0
+    # It is the same everywhere from then on: one surface.
+    step = np.zeros_like(positions)
+    step[0, 0] = 1e-3
+    difference = surface.energy_gradient(positions + step)[0] - surface.energy_gradient(positions - step)[0]
+    assert gradient[0, 0] == pytest.approx(difference / 2e-3, abs=5e-3)
 
 
 def test_gradients_nearby_are_those_of_the_points():
