@@ -53,6 +53,8 @@ FAR_DISPLACEMENT = 0.04
 # What is left of the quartic part there, once corrected, as a part of the difference between the curvatures
 # that gradients and energies show.
 QUARTIC_ERROR = 0.5
+# Only where it leaves less than this part of the error a mode is measured far away.
+WORTHWHILE = 0.9
 
 
 @dataclass(frozen=True)
@@ -262,25 +264,29 @@ def prove_index(
         if fraction < SMALLEST_FRACTION:
             reason = "the model Hessian is too far from the measured curvatures"
             break
-        direction = None
-        # Where the bounds of the mode in doubt meet within its error, further directions don't help.
-        met = negative < count and upper[negative] - lower[negative] < doubt[negative]
-        if negative != doubtful and negative < count and (met or measured.evaluations + 3 > max_evaluations):
-            left = measured.error_without_near(ritz[:, negative], metric)
-            if left < abs(upper[negative] - zero) and measured.evaluations + 2 <= max_evaluations:
-                measured.measure_far(ritz[:, negative])
-                continue
-        if count == size or (negative != doubtful and met):
-            softest = _cm1(upper[min(negative, count - 1)])
+        # The first mode in doubt; as errors differ, not always the lowest one that is not surely negative.
+        doubted = int(np.flatnonzero(below < zero)[negative]) if negative < doubtful else size - 1
+        direction, too_soft = None, count == size
+        if negative != doubtful and doubted < count:
+            mode, distance, error = ritz[:, doubted], abs(upper[doubted] - zero), doubt[doubted]
+            # Where its bounds meet within its error, further directions don't help.
+            met = upper[doubted] - lower[doubted] < error
+            if met or measured.evaluations + 3 > max_evaluations:
+                left = measured.error_without_near(mode, metric)
+                if left < min(distance, WORTHWHILE * error) and measured.evaluations + 2 <= max_evaluations:
+                    measured.measure_far(mode)
+                    continue
+            too_soft = too_soft or (met and distance < error)
+        if too_soft:
+            softest = _cm1(upper[min(doubted, count - 1)])
             reason = f"a mode of {softest:.0f} cm-1 is too soft for differences of gradients"
             break
         if measured.evaluations + 1 > max_evaluations:
-            threat = _cm1(lower[negative])
             asked = f"after {measured.evaluations} evaluations"
-            reason = f"{asked} a mode above {threat:.0f} cm-1 may still be negative"
+            reason = f"{asked} a mode above {_cm1(lower[doubted]):.0f} cm-1 may still be negative"
             break
         if negative != doubtful:
-            direction = lower_vectors[:, min(negative, size - 1)]
+            direction = lower_vectors[:, doubted]
         elif not all(converged):
             direction = completed_vectors[:, converged.index(False)]
         else:

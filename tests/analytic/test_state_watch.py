@@ -24,9 +24,9 @@ class TwoStates(Transfer):
     the lower one by themselves.
     """
 
-    def __init__(self, falls=(), jumps=(), ladder=(1, 0), slope=SLOPE):
+    def __init__(self, falls=(), jumps=(), ladder=(1, 0), slope=SLOPE, gap=GAP):
         super().__init__()
-        self.slope = slope
+        self.slope, self.gap = slope, gap
         self.falls, self.jumps, self.ladder, self.state, self.calls = falls, jumps, list(ladder), b"", 0
 
     def evaluate(self, positions):
@@ -41,7 +41,7 @@ class TwoStates(Transfer):
         low = super().evaluate(positions)
         tilt = np.zeros_like(low.forces)
         tilt[0, 0] = -self.slope
-        energy = low.energy + state * (GAP + self.slope * (positions[0, 0] - self.saddle[0, 0]))
+        energy = low.energy + state * (self.gap + self.slope * (positions[0, 0] - self.saddle[0, 0]))
         self.state = str(state).encode()
         return EngineResult(energy, low.forces + state * tilt, None, 0.75, self.state, notes)
 
@@ -218,3 +218,16 @@ def test_the_first_point_after_a_change_costs_nothing():
     calls = len(ledger.evaluations)
     assert watch.evaluate(start() + 0.01) is changed.value.evaluation
     assert len(ledger.evaluations) == calls
+
+
+def test_a_state_of_nearly_the_same_energy_with_other_forces_is_found_out_where_the_search_ends():
+    """Verification starts from nothing: it would meet the lower state, whose forces do not vanish there."""
+    run = searched(
+        TwoStates(slope=0.02, gap=1.4e-3), method=Dimer(start={"direction": "file"}, go_on=1, max_calls=600)
+    )
+    assert run.result.outcome is Outcome.CONVERGED
+    (record,) = run.provenance["states"]
+    assert 0.0 < record["lower_by"] < 1e-3
+    assert run.result.evaluation > record["first"]
+    low = Transfer().evaluate(run.answer.positions)
+    assert run.answer.energy == pytest.approx(low.energy, abs=1e-9)

@@ -20,8 +20,9 @@ from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import EngineCrashed, EngineTimeout, GeometryError, ScfError
 from saddleflow.evaluation import Evaluation, Prediction, Purpose, SearchStopped
 
-# Energies of one state at one geometry, from different starts, differ by less than this, eV.
-SAME_STATE = 1e-3
+# Energies of one state at one geometry, from different starts, differ by less than this, eV, and components
+# of the forces by less than this, eV/Angstrom.
+SAME_STATE, SAME_FORCES = 1e-3, 2e-3
 # The trapezoidal rule between neighbours d Angstrom apart (2-norm of all coordinates) may be wrong by
 # ENERGY_JUMP + ENERGY_CUBIC d^3 (its error is of third order) + CURVATURE_SHARE of the energy that is due to
 # the change of the force, eV.  In 4,091 Hartree-Fock calls of stored searches 0.9 % are beyond that or jump
@@ -110,7 +111,8 @@ class StateWatch:
     def lower_state(self, index: int) -> Evaluation | None:
         """Same geometry on a lower state, if the SCF starts find one (one call); the others are excluded.
 
-        Symmetry can keep orbitals on a state that has ceased to be the lowest, without any jump.
+        Symmetry can keep orbitals on a state that has ceased to be the lowest, without any jump.  States that
+        cross have nearly one energy there, but different forces.
         """
         here = self.ledger.evaluations[index]
         if not self._has_starts():
@@ -120,7 +122,8 @@ class StateWatch:
         except (SearchStopped, ScfError, EngineCrashed, EngineTimeout):
             return None  # the answer stands, and the verification will look once more
         lower_by = here.energy - fresh.energy
-        if lower_by <= SAME_STATE:
+        apart = float(np.abs(here.forces - fresh.forces).max()) > SAME_FORCES
+        if lower_by <= (0.0 if apart else SAME_STATE):
             return None
         record = {"evaluation": index, "lower_by": lower_by, "result": EXCLUDED, "first": fresh.index}
         self.records.append(record)
