@@ -2,10 +2,10 @@
 
     python benchmarks/overhead.py FOLDER...
 
-FOLDERs hold run files (*.h5, also in subfolders).  Evaluations that the search asked for count, not those of
-proofs.  The first of a search is by itself: it includes the Hessian of the prior mean at the guess.  Ratios
-are those of whole searches, outside over engine, in the median; growth is that of seconds ~ atoms^a number^b
-over single evaluations (least squares of logarithms), beside the engine's.
+FOLDERs hold run files (*.h5, also in subfolders).  All calls of the search count, not those of its proof.
+The first of a search is by itself: it includes the Hessian of the prior mean at the guess.  Ratios are those of
+whole searches, outside over engine, in the median; growth is that of seconds ~ atoms^a number^b over single
+evaluations (least squares of logarithms), beside the engine's.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from saddleflow.errors import SaddleflowError
-from saddleflow.evaluation import Purpose
 from saddleflow.run_file import read_run_file
 
 SIZES = ((1, 9), (10, 13), (14, 17), (18, 99))
@@ -38,10 +37,11 @@ def main() -> None:
             run = read_run_file(path)
         except SaddleflowError:
             continue
-        asked = [e for e in run.evaluations[: run.proved_from] if e.purpose is Purpose.SEARCH]
+        asked = run.evaluations[: run.proved_from]
         atoms = len(run.reaction.symbols)
         rows = [(atoms, i + 1, e.surrogate_seconds, e.engine_seconds) for i, e in enumerate(asked)]
-        searches.append((atoms, sum(r[2] for r in rows) / sum(r[3] for r in rows)))
+        if engine := sum(row[3] for row in rows):
+            searches.append((atoms, sum(row[2] for row in rows) / engine))
         steps.extend(row for row in rows if min(row[2:]) > 0)
     searches, (atoms, number, outside, engine) = np.array(searches), np.array(steps).T
     print(f"{len(searches)} searches, {len(atoms)} evaluations\n")

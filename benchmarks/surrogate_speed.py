@@ -13,6 +13,7 @@ import argparse
 import time
 
 import numpy as np
+from overhead import growth
 
 from saddleflow.surrogate.gaussian_process import GaussianProcess
 from saddleflow.surrogate.hyperparameters import DataScales, Posterior, SignalBarrier, constant_variance
@@ -105,11 +106,10 @@ def main() -> None:
             rows.append((atoms, evaluations, found))
             numbers = " ".join(f"{1e3 * found[name]:10.3f}" for name in STEPS)
             print(f"{atoms:5} {evaluations:11} {numbers} {found['fit'] / found['fit10']:10.1f}", flush=True)
-    logs = np.log([[1.0, 1.0]] + [[n, a] for a, n, _ in rows])[1:]
-    design = np.column_stack([np.ones(len(rows)), logs])
+    atoms, evaluations = np.array([row[:2] for row in rows]).T
     for name in STEPS:
-        values = np.log([found[name] for _, _, found in rows])
-        _, by_evaluations, by_atoms = np.linalg.lstsq(design, values, rcond=None)[0]
+        values = np.array([found[name] for _, _, found in rows])
+        by_evaluations, by_atoms = growth(values, evaluations, atoms)
         print(f"{name:>10} ~ evaluations^{by_evaluations:.2f} atoms^{by_atoms:.2f}")
 
 

@@ -11,6 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+# Energies of one electronic state at one geometry, from different SCFs, differ by less than this, eV.
+SAME_STATE = 1e-3
+
 
 class Purpose(StrEnum):
     """What an evaluation was made for; the ledger counts by it."""

@@ -35,8 +35,8 @@ def proof_at(ledger: Ledger, reaction: Reaction, result: SearchResult) -> IndexP
     Returns
     -------
     IndexProof or None
-        None where nothing can be said: the budget ended, no model Hessian, another electronic state at a
-        displaced point, a fault of the engine.
+        With index None where it is not decided.  None where nothing can be said: the budget ended, no model
+        Hessian, another electronic state at a displaced point, a fault of the engine.
     """
     answer = ledger.evaluations[result.evaluation]
     # The last call may have been another one at the same point, from other orbitals.
@@ -78,7 +78,7 @@ def departure(
         choice.
     """
     # Two negative Ritz values are enough to go on, even where one is within its error: the answer stays if
-    # nothing better comes of it.
+    # the search does not converge from there.
     index = 2 if proof.likely == 2 else proof.index
     if index not in DEPARTURE or (index == 2 and proof.second is None):
         return None

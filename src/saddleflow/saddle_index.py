@@ -100,8 +100,8 @@ class IndexProof:
 class _Products:
     """Measured products of the Hessian with orthonormal directions, mass-weighted, and their errors.
 
-    The first `far` columns were measured at FAR_DISPLACEMENT on both sides, the others are one-sided
-    differences.
+    `space` and `images`, both (directions of freedom, products), are the directions and their products.  The
+    first `far` columns were measured at FAR_DISPLACEMENT on both sides, the others are one-sided differences.
     """
 
     def __init__(self, change: Change, cartesian: np.ndarray, displacement: float):
@@ -114,13 +114,16 @@ class _Products:
 
     def add(self, direction: np.ndarray) -> None:
         """Measure one more direction, orthonormal to those before."""
+        self.space = np.column_stack([self.space, direction])
+        self.images = np.column_stack([self.images, self._product(direction, self._displacement)[0]])
+
+    def _product(self, direction: np.ndarray, step: float) -> tuple[np.ndarray, float, float]:
+        """Product by one displacement, its energy over half of the square of the step, and |direction|."""
+        self.evaluations += 1
         vector = self._cartesian @ direction
         length = np.linalg.norm(vector)
-        _, gradient = self._change(self._displacement / length * vector)
-        image = self._cartesian.T @ gradient * (length / self._displacement)
-        self.space = np.column_stack([self.space, direction])
-        self.images = np.column_stack([self.images, image])
-        self.evaluations += 1
+        energy, gradient = self._change(step / length * vector)
+        return self._cartesian.T @ gradient * (length / step), 2 * energy * (length / step) ** 2, length
 
     def measure_far(self, vector: np.ndarray) -> None:
         """Measure the part of `vector` in the near columns anew, by central differences with a long step.
@@ -134,13 +137,10 @@ class _Products:
         self.space[:, near] = self.space[:, near] @ turn
         self.images[:, near] = self.images[:, near] @ turn
         direction = self.space[:, self.far]
-        displaced = self._cartesian @ direction
-        length = np.linalg.norm(displaced)
-        step = FAR_DISPLACEMENT / length * displaced
-        (energy, gradient), (mirrored_energy, mirrored) = self._change(step), self._change(-step)
-        image = self._cartesian.T @ (gradient - mirrored) * (length / (2 * FAR_DISPLACEMENT))
-        by_gradients = direction @ image
-        by_energies = (energy + mirrored_energy) * (length / FAR_DISPLACEMENT) ** 2
+        ahead, energy, length = self._product(direction, FAR_DISPLACEMENT)
+        back, mirrored_energy, _ = self._product(direction, -FAR_DISPLACEMENT)
+        image = 0.5 * (ahead + back)
+        by_gradients, by_energies = direction @ image, 0.5 * (energy + mirrored_energy)
         quartic = by_gradients - by_energies
         if abs(quartic) > GRADIENT_NOISE / self._displacement * length**2:
             # So far away other elements are wrong by as much, but can't be corrected: those near stay.
@@ -150,7 +150,6 @@ class _Products:
         energy_error = 8 * ENERGY_NOISE * (length / FAR_DISPLACEMENT) ** 2
         self._far_errors.append(QUARTIC_ERROR * abs(quartic) + energy_error)
         self.far += 1
-        self.evaluations += 2
 
     def projected(self) -> np.ndarray:
         """Hessian within the measured directions; where one of two was measured far away, that one tells."""
@@ -160,7 +159,7 @@ class _Products:
         small[: self.far, self.far :] = raw[self.far :, : self.far].T
         return small
 
-    def uncertainty(self, vectors: np.ndarray, metric: np.ndarray) -> np.ndarray:
+    def uncertainty(self, vectors: np.ndarray) -> np.ndarray:
         """Error of the curvature along each column of `vectors`."""
         raw = self.space.T @ self.images
         # The two measurements of an element differ; on the diagonal, the column's largest.
@@ -171,17 +170,20 @@ class _Products:
         error[far, far] = self._far_errors
         shares = self.space.T @ vectors
         known = np.einsum("ik,ij,jk->k", np.abs(shares), error, np.abs(shares))
-        lengths = np.einsum("ik,ij,jk->k", vectors, metric, vectors)
+        squares = ((self._cartesian @ vectors) ** 2).sum(axis=0)
         far_share = (shares[: self.far] ** 2).sum(axis=0)
         noise = GRADIENT_NOISE * (far_share / FAR_DISPLACEMENT + (1.0 - far_share) / self._displacement)
-        return known + noise * lengths
+        return known + noise * squares
 
-    def error_without_near(self, vector: np.ndarray, metric: np.ndarray) -> float:
-        """What would be left of that error if the part of `vector` in the near columns were exact."""
-        far = self.space[:, : self.far]
+    def error_without_near(self, vector: np.ndarray) -> float:
+        """What would be left of that error if the part of `vector` in the near columns were exact.
+
+        Infinite where there are none: nothing can be measured anew.
+        """
         if self.far == self.space.shape[1]:
             return np.inf
-        return float(self.uncertainty((far @ (far.T @ vector))[:, None], metric)[0])
+        far = self.space[:, : self.far]
+        return float(self.uncertainty((far @ (far.T @ vector))[:, None])[0])
 
 
 def prove_index(
@@ -246,14 +248,14 @@ def prove_index(
             floor = _floor(levels, shapes, fraction, metric)
         upper, combinations = np.linalg.eigh(small)
         ritz = space @ combinations
-        doubt = measured.uncertainty(ritz, metric)
+        doubt = measured.uncertainty(ritz)
         negative = int((upper + doubt < zero).sum())
         if count == size:
             lower, lower_vectors, completed = upper, ritz, upper
         else:
             lower, lower_vectors = _completed(floor - lowered, space, images)
             completed, completed_vectors = _replaced(model, space, small, images)
-        below = lower - measured.uncertainty(lower_vectors, metric)
+        below = lower - measured.uncertainty(lower_vectors)
         doubtful = int((below < zero).sum())
         converged = [
             count == size or (i < count and upper[i] - completed[i] <= tolerance * abs(upper[i]))
@@ -272,7 +274,7 @@ def prove_index(
             # Where its bounds meet within its error, further directions don't help.
             met = upper[doubted] - lower[doubted] < error
             if met or measured.evaluations + 3 > max_evaluations:
-                left = measured.error_without_near(mode, metric)
+                left = measured.error_without_near(mode)
                 if left < min(distance, WORTHWHILE * error) and measured.evaluations + 2 <= max_evaluations:
                     measured.measure_far(mode)
                     continue

@@ -16,6 +16,7 @@ from ase.units import Bohr, Hartree
 from scipy.spatial.distance import pdist
 
 from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError, one_line
+from saddleflow.evaluation import SAME_STATE
 
 TOO_CLOSE = 0.3
 """Angstrom: nearer atoms are no molecule, and some methods would go on with nonsense."""
@@ -24,8 +25,6 @@ QUICK, SURE = "diis", "ediis"
 quick one ends in a state of PM6 that is up to 2.8 eV too high 27 times, nearly always for open shells, the
 sure one never; along the searches of these open shells the quick one does at 44 % of the points, along those
 of others at 3 %."""
-SAME_STATE = 1e-3
-"""eV: energies of the same electronic state differ by less."""
 
 
 def available() -> bool:

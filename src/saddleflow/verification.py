@@ -16,14 +16,13 @@ from pydantic import ValidationError
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import EngineUnavailable, GeometryError, InputError, ScfError, one_line
-from saddleflow.evaluation import Engine, Evaluation, Purpose
+from saddleflow.evaluation import SAME_STATE, Engine, Evaluation, Purpose
 from saddleflow.provenance import machine, now, versions
 from saddleflow.run_file import RunFile, force_measure, read_run_file
 from saddleflow.settings import Convergence, Verification
 from saddleflow.settings import Engine as EngineSettings
 from saddleflow.verification_file import Status, VerificationRecord, read_verification, write_verification
 from saddleflow.verification_levels import (
-    SAME_STATE,
     analytic_hessian,
     hessian_by_differences,
     judged_by_curvature,

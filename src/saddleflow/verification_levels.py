@@ -10,7 +10,7 @@ import numpy as np
 
 from saddleflow.engines.ledger import REPLAY_TOLERANCE, Ledger
 from saddleflow.errors import SaddleflowError
-from saddleflow.evaluation import Evaluation, Purpose, SearchResult
+from saddleflow.evaluation import SAME_STATE, Evaluation, Purpose, SearchResult
 from saddleflow.lowest_curvature import lowest_mode_by_products
 from saddleflow.reaction import Reaction
 from saddleflow.run_file import RunFile
@@ -28,8 +28,6 @@ from saddleflow.vibrations import (
 )
 from saddleflow.xtb import XTB
 
-# Energies of the same electronic state differ by less than this between two SCFs, eV.
-SAME_STATE = 1e-3
 # Gradients that differ by more than this in one Hessian element can't be of one electronic state, eV/A^2.
 LARGEST_ASYMMETRY = 1.0
 # No bond is stiffer than this, eV/A^2; a displaced energy beyond it belongs to another electronic state.

@@ -18,11 +18,11 @@ import numpy as np
 
 from saddleflow.engines.ledger import Ledger
 from saddleflow.errors import EngineCrashed, EngineTimeout, GeometryError, ScfError
-from saddleflow.evaluation import Evaluation, Prediction, Purpose, SearchStopped
+from saddleflow.evaluation import SAME_STATE, Evaluation, Prediction, Purpose, SearchStopped
 
-# Energies of one state at one geometry, from different starts, differ by less than this, eV, and components
-# of the forces by less than this, eV/Angstrom.
-SAME_STATE, SAME_FORCES = 1e-3, 2e-3
+# Components of the forces of one state at one geometry, from different starts, differ by less than this,
+# eV/Angstrom.
+SAME_FORCES = 2e-3
 # The trapezoidal rule between neighbours d Angstrom apart (2-norm of all coordinates) may be wrong by
 # ENERGY_JUMP + ENERGY_CUBIC d^3 (its error is of third order) + CURVATURE_SHARE of the energy that is due to
 # the change of the force, eV.  In 4,091 Hartree-Fock calls of stored searches 0.9 % are beyond that or jump
