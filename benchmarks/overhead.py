@@ -2,8 +2,8 @@
 
     python benchmarks/overhead.py FOLDER...
 
-FOLDERs hold run files (*.h5, also in subfolders).  All calls of the search count, not those of its proof.
-The first of a search is by itself: it includes the Hessian of the prior mean at the guess.  Ratios are those of
+FOLDERs hold run files (*.h5, also in subfolders).  All calls of the search count, those of its proof do not.
+The first of a search is by itself: it includes the Hessian of the prior mean at the guess.  Ratios are of
 whole searches, outside over engine, in the median; growth is that of seconds ~ atoms^a number^b over single
 evaluations (least squares of logarithms), beside the engine's.
 """
