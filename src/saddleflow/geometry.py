@@ -45,6 +45,35 @@ def rigid_motion_basis(
     return np.hstack([vectors[:, :3], u[:, keep]])
 
 
+def rigid_motion_products(positions: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Basis of rigid motion, and what any Hessian makes of it: known without a calculation.
+
+    Energies do not change when the molecule moves, so a Hessian maps translations to nothing, and a rotation
+    of the atoms to the same rotation of the gradient: H (w x r) = w x g.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (N, 3)
+        Angstrom.
+    gradients : ndarray, shape (k, 3N)
+        Of k surfaces there, eV/Angstrom.
+
+    Returns
+    -------
+    basis : ndarray, shape (3N, r)
+        As :func:`rigid_motion_basis`.
+    products : ndarray, shape (k, 3N, r)
+        Hessians times the basis, eV/Angstrom^2.
+    """
+    axes = np.eye(3)
+    moved = np.cross(axes[:, None], positions - positions.mean(axis=0)).reshape(3, -1)
+    turned = np.cross(axes[:, None, None], gradients.reshape(len(gradients), -1, 3))
+    turned = turned.reshape(3, *gradients.shape)
+    basis = rigid_motion_basis(positions)
+    shares = np.linalg.pinv(moved.T) @ basis  # translations are orthogonal to rotations about the centre
+    return basis, np.einsum("ekd,er->kdr", turned, shares)
+
+
 def project_out(basis: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Remove the span of `basis` (shape (3N, k), orthonormal) from `vector` (shape (3N,) or (N, 3))."""
     flat = vector.ravel()

@@ -18,6 +18,9 @@ ATTEMPTS = ((300.0, 250), (1500.0, 250), (5000.0, 250))
 # The cost of an iteration grows with their square: with tblite's 250 a failure at 300 K took 0.66 s in the
 # mean of 33 hard cases and 11 converged, with 60 it takes 0.18 s and 10 converge (one more lost than won).
 MEMORY = 60
+# Times the accuracy, for gradients whose differences make Hessians: three quarters of the time at 18 atoms,
+# and products with unit vectors change by 0.01 eV/Angstrom^2 (root mean square).
+NEARBY = 10.0
 BOLTZMANN_HARTREE = 3.166808578545117e-6
 
 
@@ -76,9 +79,10 @@ class XTB:
         """Gradients in eV/Angstrom at `points` (each of shape (N, 3)) near the one asked last.
 
         Shape (points, N, 3).  All start from the density there and have its electronic temperature, so that
-        differences are those of one surface.  Errors as :meth:`energy_gradient`.
+        differences are those of one surface; less accurate.  Errors as :meth:`energy_gradient`.
         """
         if self._converged is not None and all(np.isfinite(point).all() for point in points):
+            self._converged[0].set("accuracy", NEARBY * self.accuracy)
             try:
                 return np.array([_gradient(result) for result in self._started(*self._converged, points)])
             except RuntimeError:

@@ -5,7 +5,7 @@ import pytest
 from ase import units
 from ase.data import atomic_masses, atomic_numbers
 
-from saddleflow.geometry import rigid_motion_basis
+from saddleflow.geometry import rigid_motion_basis, rigid_motion_products
 from saddleflow.lowest_curvature import lowest_mode_by_products
 from saddleflow.vibrations import (
     assemble_hessian,
@@ -231,3 +231,16 @@ def test_a_start_that_only_turns_the_molecule_is_replaced(left):
     assert np.linalg.norm(mode) == pytest.approx(1.0)
     assert np.abs(rigid_motion_basis(positions).T @ mode).max() < 1e-9
     assert mode @ hessian @ mode < 0
+
+
+@pytest.mark.parametrize("positions", [BENT, np.arange(4.0)[:, None] * [1.1, 0.2, -0.3]])
+def test_what_a_hessian_makes_of_rigid_motion_needs_no_calculation(positions):
+    """Against differences of gradients, in a bent and a linear molecule, both far from their minimum."""
+    stiffnesses = (3.0, 20.0)
+    gradients = np.array([springs(positions, k).ravel() for k in stiffnesses])
+    basis, products = rigid_motion_products(positions, gradients)
+    assert basis == pytest.approx(rigid_motion_basis(positions))
+    for k, product in zip(stiffnesses, products, strict=True):
+        for vector, found in zip(basis.T.reshape(-1, 4, 3), product.T, strict=True):
+            change = springs(positions + 1e-5 * vector, k) - springs(positions - 1e-5 * vector, k)
+            assert found == pytest.approx(change.ravel() / 2e-5, abs=1e-5)

@@ -17,7 +17,7 @@ from saddleflow.geometry import largest_displacement, largest_motion
 from saddleflow.searches.partitioned_rfo import saddle_step
 from saddleflow.searches.prior_model import PriorModel
 from saddleflow.searches.ridge import CLEARLY_NEGATIVE, Ridge
-from saddleflow.searches.trust_region import SMALL_FORCE, TrustRegion
+from saddleflow.searches.trust_region import TrustRegion
 from saddleflow.settings import PriorGPDimer
 from saddleflow.vibrations import Modes
 
@@ -29,10 +29,6 @@ SOFT = 1.0
 """eV/Angstrom^2: no stiffer mode is climbed for its likeness to the one before."""
 NEARLY_CONVERGED = 0.1
 """eV/Angstrom: below this force the end of a ridge is none, since the mode of a saddle can be soft."""
-NO_RISE = 1.0
-"""Where more than this part of the force before is to expect at the end of a phase, the farthest point on the
-way where it is not is taken instead.  With the point of the least force, and only 0.7 of the one before,
-walks along a soft valley were made in steps of 0.1 Angstrom."""
 SETTLED = 0.5
 """eV/Angstrom: below this force a phase takes the shortest steps that leave little, and none that raise the
 surrogate's force.  Above, forces are those of the guess's strain, and rise and fall on the way."""
@@ -133,7 +129,7 @@ class SurrogatePhase:
         tolerance = max(0.3 * method.convergence.threshold, STATIONARY * force)
         tolerance = min(tolerance, 0.3 * force)
         for _ in range(4):
-            phase = self._farthest(start, reactive, force, tolerance)
+            phase = self._way(start, reactive, force, tolerance)
             if model.nearest(phase.position) > DUPLICATE_DISTANCE:
                 return phase
             tolerance *= 0.1
@@ -144,38 +140,12 @@ class SurrogatePhase:
             step = phase.mode * min(1.0, method.min_trust_radius / largest_motion(phase.mode))
         return Phase(start + step, phase.modes, phase.uphill, False, phase.steps)
 
-    def _farthest(
-        self, start: np.ndarray, reactive: np.ndarray | None, force: float, tolerance: float
-    ) -> Phase:
-        """End of the way, or the farthest point on it where the force is not expected to rise.
-
-        Where forces are small already, the way may follow a soft mode far, or not become stationary at all.
-        """
-        passed: list[tuple[float, Phase]] = []
-        end = self._way(start, reactive, force, tolerance, passed)
-        if not passed or self._expected_force(end.position) < NO_RISE * force:
-            return end
-        return next((phase for expected, phase in reversed(passed) if expected < NO_RISE * force), end)
-
-    def _expected_force(self, position: np.ndarray) -> float:
-        """Largest atomic force to expect: that of the surrogate and its expected error, eV/Angstrom."""
-        model = self.model
-        gradient = model.process.energy_gradient(position, model.prior(position))[1]
-        return float(np.hypot(largest_motion(gradient), self.expected_error(position)))
-
     def expected_error(self, position: np.ndarray) -> float:
         """Largest error of an atom's predicted force to expect at a position (shape (D,)), eV/Angstrom."""
         return self.trust.error_per_sigma * self.model.gradient_sigma(position)
 
-    def _way(
-        self,
-        start: np.ndarray,
-        reactive: np.ndarray | None,
-        force: float,
-        tolerance: float,
-        passed: list[tuple[float, Phase]],
-    ) -> Phase:
-        """End of the way; where forces are small, `passed` takes its points and the forces to expect."""
+    def _way(self, start: np.ndarray, reactive: np.ndarray | None, force: float, tolerance: float) -> Phase:
+        """End of the way from `start`, where the largest true force is `force`."""
         method, model, ridge = self.method, self.model, self.ridge
         place = Place(start, 0.0, reactive)
         settled = force < SETTLED
@@ -206,8 +176,6 @@ class SurrogatePhase:
             if place.on_ridge and number is None and force > NEARLY_CONVERGED:
                 return replace(place.phase, position=position, ridge_ends=True)  # or the surrogate is wrong
             place = replace(place, climbed=climbed, on_ridge=number is not None)
-            if place.phase is not None and force < SMALL_FORCE and modes.values[uphill] < 0:
-                passed.append((self._expected_force(position), Phase(position, modes, uphill, False, count)))
             if size < tolerance and modes.values[0] < 0:
                 return Phase(position, modes, uphill, True, count)
             if modes.values[0] > 0:

@@ -13,6 +13,7 @@ import numpy as np
 
 from saddleflow import sparrow
 from saddleflow.errors import GeometryError, InputError, ScfError
+from saddleflow.geometry import rigid_motion_products
 from saddleflow.method_settings import SPARROW_METHODS
 from saddleflow.reaction import Reaction
 from saddleflow.surrogate.prior_process import WeightPrior
@@ -99,7 +100,7 @@ class PriorMean:
         return energies, np.array([np.ravel(gradient) for _, gradient in answers]).reshape(-1, position.size)
 
     def hessians(self, position: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-        """Hessians by forward differences: good enough for steps.
+        """Hessians by forward differences, but for rigid motion: good enough for steps.
 
         Parameters
         ----------
@@ -118,9 +119,11 @@ class PriorMean:
         SurfaceFailed
             Where one of the methods has no answer.
         """
-        size = position.size
-        points = list(position.reshape(-1, 3) + DISPLACEMENT * np.eye(size).reshape(size, -1, 3))
-        hessians = (self._gradients(points) - gradients[:, None]) / DISPLACEMENT
+        rigid, turned = rigid_motion_products(position.reshape(-1, 3), gradients)
+        internal = np.linalg.svd(rigid)[0][:, rigid.shape[1] :]
+        points = (position + DISPLACEMENT * internal.T).reshape(-1, position.size // 3, 3)
+        changes = self._gradients(list(points)) - gradients[:, None]
+        hessians = np.einsum("kma,bm->kab", changes / DISPLACEMENT, internal) + turned @ rigid.T
         return 0.5 * (hessians + hessians.transpose(0, 2, 1))
 
     def drop(self, number: int) -> None:
