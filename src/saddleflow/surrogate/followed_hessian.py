@@ -27,8 +27,8 @@ SOFTEST = 1.0
 class FollowedHessian:
     """Hessian of a prior mean, followed with gradients and made anew where it no longer holds.
 
-    A Hessian by differences costs 3N - 6 gradients, so between two of them it is carried along in terms of the
-    distances and corrected by the gradients: on ten strained guesses the lowest mode 0.15 to 0.3 Angstrom
+    A Hessian by differences costs 3N - 6 gradients, so between two of them it is carried along in terms of
+    the distances and corrected by the gradients: on ten strained guesses the lowest mode 0.15 to 0.3 Angstrom
     away had an overlap with the true one of at least 0.88 in 90 % of cases, with Cartesian updates of 0.39.
     Where an atom has moved far its softest modes are checked, one gradient each, and corrected.  Each surface
     has a Hessian of its own, so that other weights make another mean at once: a stiff mode that was followed
