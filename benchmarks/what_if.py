@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
+from saddleflow.analysis.published import CONSENSUS_TOLERANCE
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import REPLAY_TOLERANCE, Ledger
 from saddleflow.errors import GeometryError, ScfError
@@ -27,10 +28,8 @@ from saddleflow.evaluation import EngineResult, SearchStopped
 from saddleflow.run_file import RunFile, read_run_file
 from saddleflow.searches import prior_gp_dimer
 from saddleflow.searches.base import guard_dissociation
+from saddleflow.searches.start_direction import start_direction
 from saddleflow.settings import Engine, PriorGPDimer
-
-SAME_SADDLE = 0.01
-"""eV."""
 
 
 class StoredEngine:
@@ -65,14 +64,16 @@ def searched(run: RunFile, settings: dict) -> dict:
     reaction, engine = run.reaction, StoredEngine(run)
     method = PriorGPDimer.model_validate(run.method | settings)
     ledger = Ledger(engine, None, {}, method.max_calls)
-    energy = None
+    along, energy = np.zeros_like(reaction.positions), None
+    if method.starts_along_direction:
+        along = start_direction(reaction, method.start)
 
     def evaluate(positions, *arguments):
         guard_dissociation(positions, reaction.positions)
         return ledger.evaluate(positions, *arguments)
 
     try:
-        result = prior_gp_dimer.search(evaluate, reaction, method, np.zeros_like(reaction.positions), [])
+        result = prior_gp_dimer.search(evaluate, reaction, method, along, [])
         outcome, energy = str(result.outcome), ledger.evaluations[result.evaluation].energy
     except SearchStopped as stop:
         outcome = str(stop.outcome)
@@ -104,7 +105,7 @@ def summary(rows: list[dict]) -> str:
     other = [
         row["name"]
         for row, (a, b) in zip(acted, energies, strict=True)
-        if (a is None) != (b is None) or (a is not None and abs(a - b) > SAME_SADDLE)
+        if (a is None) != (b is None) or (a is not None and abs(a - b) > CONSENSUS_TOLERANCE)
     ]
     return (
         f"{len(rows)} searches; it acts in {len(acted)}: {before.sum()} -> {now.sum()} calls, "

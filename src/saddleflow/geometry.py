@@ -74,6 +74,11 @@ def rigid_motion_products(positions: np.ndarray, gradients: np.ndarray) -> tuple
     return basis, np.einsum("ekd,er->kdr", turned, shares)
 
 
+def orthogonal_complement(basis: np.ndarray) -> np.ndarray:
+    """Orthonormal basis, shape (D, D - k), of what is orthogonal to `basis` (shape (D, k), orthonormal)."""
+    return np.linalg.qr(basis, mode="complete")[0][:, basis.shape[1] :]
+
+
 def project_out(basis: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Remove the span of `basis` (shape (3N, k), orthonormal) from `vector` (shape (3N,) or (N, 3))."""
     flat = vector.ravel()

@@ -9,7 +9,7 @@ import numpy as np
 from ase import units
 from ase.data import atomic_masses, atomic_numbers, covalent_radii
 
-from saddleflow.geometry import distance_matrix, rigid_motion_basis
+from saddleflow.geometry import distance_matrix, orthogonal_complement, rigid_motion_basis
 
 # A saddle converged to 0.01 eV/A may deviate from a linear structure by some hundredths of an Angstrom.
 # Taking that for a bent one would project a bend out as if it were the rotation about the axis.
@@ -37,9 +37,8 @@ class Modes:
 
 def internal_modes(hessian: np.ndarray, position: np.ndarray) -> Modes:
     """Modes of a Hessian (shape (D, D)) with translations and rotations projected out."""
-    rigid = rigid_motion_basis(position.reshape(-1, 3))
-    # An orthonormal basis of the complement: no artificial eigenvalues that could mix with real ones.
-    complement = np.linalg.qr(rigid, mode="complete")[0][:, rigid.shape[1] :]
+    # Within the complement: no artificial eigenvalues that could mix with real ones.
+    complement = orthogonal_complement(rigid_motion_basis(position.reshape(-1, 3)))
     values, vectors = np.linalg.eigh(complement.T @ hessian @ complement)
     return Modes(values, complement @ vectors)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from saddleflow import sparrow
 from saddleflow.errors import GeometryError, InputError, ScfError
-from saddleflow.geometry import rigid_motion_products
+from saddleflow.geometry import orthogonal_complement, rigid_motion_products
 from saddleflow.method_settings import SPARROW_METHODS
 from saddleflow.reaction import Reaction
 from saddleflow.surrogate.prior_process import WeightPrior
@@ -120,7 +120,7 @@ class PriorMean:
             Where one of the methods has no answer.
         """
         rigid, turned = rigid_motion_products(position.reshape(-1, 3), gradients)
-        internal = np.linalg.svd(rigid)[0][:, rigid.shape[1] :]
+        internal = orthogonal_complement(rigid)
         points = (position + DISPLACEMENT * internal.T).reshape(-1, position.size // 3, 3)
         changes = self._gradients(list(points)) - gradients[:, None]
         hessians = np.einsum("kma,bm->kab", changes / DISPLACEMENT, internal) + turned @ rigid.T
