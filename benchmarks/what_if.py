@@ -69,7 +69,7 @@ def searched(run: RunFile, settings: dict) -> dict:
         along = start_direction(reaction, method.start)
 
     def evaluate(positions, *arguments):
-        guard_dissociation(positions, reaction.positions)
+        guard_dissociation(positions, reaction.positions, method.dissociation_gap)
         return ledger.evaluate(positions, *arguments)
 
     try:

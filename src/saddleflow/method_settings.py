@@ -77,15 +77,24 @@ class Method(Section):
     go_on: Annotated[int, Field(ge=0)] = 0
     """Look for a lower electronic state and prove the number of negative modes where the search converges
     (some 7 calls; the verification need not make the proof again), and search on from there so often."""
-    energy_limit: Annotated[float, Field(gt=0)] = 10.0
-    """Stop where the energy lies so far above the start, eV: `dimer`, and the last resort of
-    `prior-gp-dimer`; other searches take no notice."""
+    dissociation_gap: Annotated[float, Field(gt=0)] | None = None
+    """Stop where two parts of the molecule are further apart than this, and than at the start plus half of
+    it, Angstrom. null: never, as published."""
+
+
+AT_RANDOM = Start(direction="random_lowest_coordination", random_displacement=0.01)
+"""The published start of gp-dimer and dimer."""
 
 
 class Dimer(Method):
-    """Improved dimer without surrogate (Heyden 2005, Kaestner and Sherwood 2008, Olsen 2004)."""
+    """Improved dimer without surrogate (Heyden 2005, Kaestner and Sherwood 2008, Olsen 2004).
+
+    Unless they are set, start.direction is random_lowest_coordination and start.random_displacement 0.01.
+    """
 
     algorithm: Literal["dimer"] = "dimer"
+    start: Start = AT_RANDOM
+    """Start direction and displacement."""
     max_calls: Annotated[int, Field(ge=1)] = 3000
     """Budget of engine calls, rotations included."""
     separation: Annotated[float, Field(gt=0)] = 0.01
@@ -100,12 +109,19 @@ class Dimer(Method):
     """Pairs kept by the L-BFGS translation."""
     max_steps: Annotated[int, Field(ge=1)] = 1000
     """Translation steps at most."""
+    energy_limit: Annotated[float, Field(gt=0)] = 10.0
+    """Stop where the energy lies so far above the start, eV."""
 
 
 class GPDimer(Method):
-    """GP-dimer as published (JCTC 2025, arXiv 2505.12519); defaults are the benchmark's values."""
+    """GP-dimer as published (JCTC 2025, arXiv 2505.12519); defaults are the benchmark's values.
+
+    Unless they are set, start.direction is random_lowest_coordination and start.random_displacement 0.01.
+    """
 
     algorithm: Literal["gp-dimer"] = "gp-dimer"
+    start: Start = AT_RANDOM
+    """Start direction and displacement."""
     separation: Annotated[float, Field(gt=0)] = 0.01
     """Distance between midpoint and image in Angstrom."""
     noise_variance: Annotated[float, Field(gt=0)] = 1e-5
@@ -297,6 +313,11 @@ class PriorGPDimer(Method):
     same distance. 1000: it does not."""
     patience: Annotated[int, Field(ge=1)] = 15
     """Calls of each of four walks at most; then the published GP-dimer takes over."""
+    energy_limit: Annotated[float, Field(gt=0)] = 10.0
+    """That one stops where the energy lies so far above its start, eV."""
+    dissociation_gap: Annotated[float, Field(gt=0)] | None = 6.0
+    """Stop where two parts of the molecule are further apart than this, and than at the start plus half of
+    it, Angstrom; null: never. No saddle of the molecule comes after that."""
 
     @property
     def starts_along_direction(self) -> bool:

@@ -33,8 +33,9 @@ from saddleflow.run_file import RunFile, read_run_file, write_run_file
 from saddleflow.searches.base import guard_dissociation, interrupted, is_converged, residual
 from saddleflow.searches.catalogue import SEARCHES
 from saddleflow.searches.start_direction import start_direction
-from saddleflow.settings import AnyMethod, Method
+from saddleflow.settings import AnyMethod, Method, Settings
 from saddleflow.settings import Engine as EngineSettings
+from saddleflow.settings_resolution import resolve_methods
 from saddleflow.surrogate.learned_prior import read_learned_prior
 
 Progress = Callable[[Evaluation], None]
@@ -161,7 +162,7 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
     watch = StateWatch(ledger)
 
     def evaluate(positions, purpose=Purpose.SEARCH, prediction=None):
-        guard_dissociation(positions, reaction.positions)
+        guard_dissociation(positions, reaction.positions, method.dissociation_gap)
         return watch.evaluate(positions, purpose, prediction)
 
     def stopped(outcome: Outcome, message: str) -> SearchResult:
@@ -270,7 +271,7 @@ def _checked(result: SearchResult, evaluations: list[Evaluation], method: Method
 
 
 def search(
-    atoms, calculator, method: str = "gp-dimer", charge: int = 0, multiplicity: int = 1, **options
+    atoms, calculator, method: str = "prior-gp-dimer", charge: int = 0, multiplicity: int = 1, **options
 ) -> RunFile:
     """Search one molecule from Python, without Snakemake and without files.
 
@@ -283,7 +284,7 @@ def search(
     method : str
         Built-in method.
     charge, multiplicity : int
-        For the xTB start direction.
+        For the cheap surfaces of the prior and of start directions; the calculator has its own.
     **options
         Settings of the method, such as ``max_calls=100`` or ``start={"direction": "random"}``.
 
@@ -294,10 +295,8 @@ def search(
 
     Raises
     ------
-    pydantic.ValidationError
-        For an unknown method or option.
     InputError
-        For a molecule that can't be searched, such as a single atom.
+        For an unknown method or option, or a molecule that can't be searched, such as a single atom.
     """
     reaction = Reaction(
         name=atoms.get_chemical_formula(),
@@ -309,8 +308,9 @@ def search(
     )
     if problems := check_reaction(reaction):
         raise InputError(problems)
-    settings = TypeAdapter(AnyMethod).validate_python({"algorithm": method, **options})
-    engine: Engine = AseEngine(reaction, calculator)
+    asked = {"search": options | {"algorithm": method}}
+    settings = resolve_methods(Settings(methods=["search"], method_settings=asked))["search"]
+    engine: Engine = AseEngine.around(calculator, reaction)
     ledger = Ledger(engine, None, key={}, max_calls=settings.max_calls)
     try:
         return carry_out(ledger, reaction, method, settings, {"program": "ase"})

@@ -185,7 +185,7 @@ start = surface.saddle + 0.15 * np.random.default_rng(1).standard_normal((6, 3))
 mode = np.linalg.eigh(surface.hessian(start))[1][:, 0].reshape(-1, 3)
 reaction = Reaction("t", tuple("COHHHN"), start)
 ledger = Ledger(surface, Path(sys.argv[1]), {}, 300)
-gp_dimer.search(ledger.evaluate, reaction, GPDimer(), mode, [])
+gp_dimer.search(ledger.evaluate, reaction, GPDimer(start={"direction": "file"}), mode, [])
 ledger.close()
 """
 

@@ -302,7 +302,8 @@ def test_the_xtb_direction_needs_elements_that_xtb_knows(monkeypatch, tmp_path):
     uranium = Reaction("u", ("U", "O"), np.array([[0.0, 0, 0], [0, 0, 1.8]]))
     monkeypatch.setattr("saddleflow.reactions.read_reactions", lambda _: [uranium])
     monkeypatch.setattr("saddleflow.preflight.engine_problems", lambda *_: [])
-    settings = Settings(results=str(tmp_path / "r"), methods=["dimer"])
+    along = {"direction": "xtb_softest_mode"}
+    settings = Settings(results=str(tmp_path / "r"), methods=["dimer"], start=along)
     with pytest.raises(InputError) as caught:
         preflight(settings)
     (line,) = caught.value.problems

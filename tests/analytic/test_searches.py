@@ -12,15 +12,17 @@ from saddleflow.evaluation import Outcome, SearchStopped
 from saddleflow.geometry import largest_displacement, project_out, rigid_motion_basis
 from saddleflow.reaction import Reaction
 from saddleflow.searches import dimer, gp_dimer
-from saddleflow.searches.base import interrupted
+from saddleflow.searches.base import guard_dissociation, interrupted
 from saddleflow.searches.dimer import interpolated_gradient
 from saddleflow.searches.lbfgs import LimitedMemoryBFGS
 from saddleflow.searches.surrogate_dimer import Translator, rotate
 from saddleflow.searches.surrogate_model import SurrogateModel
-from saddleflow.settings import Convergence, Dimer, GPDimer, OTGPDimer
+from saddleflow.settings import Convergence, Dimer, GPDimer, OTGPDimer, PriorGPDimer, Start
 from saddleflow.surrogate.inverse_distances import InverseDistances
 
 SYMBOLS = ("C", "O", "H", "H", "H", "N")
+ALONG = Start(direction="file")
+"""From the guess itself, along the direction that a test gives."""
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def run(module, method, surface, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("module", "method"), [(dimer, Dimer()), (gp_dimer, GPDimer()), (gp_dimer, OTGPDimer())]
+    ("module", "method"),
+    [(dimer, Dimer(start=ALONG)), (gp_dimer, GPDimer(start=ALONG)), (gp_dimer, OTGPDimer())],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_finds_the_known_saddle(module, method, surface, seed):
@@ -60,13 +63,16 @@ def test_finds_the_known_saddle(module, method, surface, seed):
 
 
 def test_the_surrogate_saves_calls(surface):
-    plain = [len(run(dimer, Dimer(), surface, seed)[1].evaluations) for seed in range(4)]
-    accelerated = [len(run(gp_dimer, GPDimer(), surface, seed)[1].evaluations) for seed in range(4)]
+    plain = [len(run(dimer, Dimer(start=ALONG), surface, seed)[1].evaluations) for seed in range(4)]
+    accelerated = [
+        len(run(gp_dimer, GPDimer(start=ALONG), surface, seed)[1].evaluations) for seed in range(4)
+    ]
     assert np.median(accelerated) < np.median(plain)
 
 
 @pytest.mark.parametrize(
-    ("module", "method"), [(dimer, Dimer()), (gp_dimer, GPDimer()), (gp_dimer, OTGPDimer())]
+    ("module", "method"),
+    [(dimer, Dimer(start=ALONG)), (gp_dimer, GPDimer(start=ALONG)), (gp_dimer, OTGPDimer())],
 )
 def test_same_input_same_geometries(module, method, surface):
     first, second = (run(module, method, surface)[1].evaluations for _ in range(2))
@@ -75,20 +81,20 @@ def test_same_input_same_geometries(module, method, surface):
 
 
 def test_published_criterion_is_the_norm_of_all_forces(surface):
-    method = GPDimer(convergence=Convergence(criterion="force_norm"))
+    method = GPDimer(start=ALONG, convergence=Convergence(criterion="force_norm"))
     result, ledger = run(gp_dimer, method, surface)
     assert ledger.evaluations[result.evaluation].force_norm < 0.01
 
 
 def test_gp_dimer_counts_start_rotations_and_phases(surface):
-    result, ledger = run(gp_dimer, GPDimer(), surface)
+    result, ledger = run(gp_dimer, GPDimer(start=ALONG), surface)
     phases = len(result.trace) - 1
     assert ledger.calls["search"] == 1 + phases
     assert 1 <= ledger.calls["rotation"] <= 7
 
 
 def test_predictions_come_with_every_phase(surface):
-    _, ledger = run(gp_dimer, GPDimer(), surface)
+    _, ledger = run(gp_dimer, GPDimer(start=ALONG), surface)
     searched = [e for e in ledger.evaluations if e.purpose == "search"][1:]
     assert all(e.prediction is not None and e.prediction.energy_sigma >= 0 for e in searched)
     last = ledger.evaluations[-1]
@@ -96,7 +102,7 @@ def test_predictions_come_with_every_phase(surface):
 
 
 def test_budget_ends_a_search_with_its_best_point(surface):
-    method = Dimer(max_calls=12)
+    method = Dimer(start=ALONG, max_calls=12)
     reaction, direction = displaced(surface)
     ledger, trace = Ledger(surface, None, {}, method.max_calls), []
     with pytest.raises(SearchStopped) as stopped:
@@ -110,7 +116,7 @@ def test_budget_ends_a_search_with_its_best_point(surface):
 
 def test_energy_limit_ends_the_plain_dimer(surface):
     reaction, direction = displaced(surface)
-    method = Dimer(energy_limit=1e-6)
+    method = Dimer(start=ALONG, energy_limit=1e-6)
     ledger = Ledger(surface, None, {}, 500)
     flipped = -surface.hessian(surface.saddle)
     assert flipped.shape == (18, 18)
@@ -118,6 +124,19 @@ def test_energy_limit_ends_the_plain_dimer(surface):
         dimer.search(ledger.evaluate, reaction_below(surface), method, direction, [])
     assert stopped.value.outcome is Outcome.ENERGY_LIMIT
     assert reaction.name == "transfer"
+
+
+def test_a_molecule_that_falls_apart_ends_a_search_where_the_method_says_so():
+    start = np.array([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [5.0, 0.0, 0.0]])  # a gap of 3.5 Angstrom
+    apart = start + np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [3.2, 0.0, 0.0]])  # 6.7
+    guard_dissociation(start, start, 3.0)  # half of the limit comes on top of the guess's own gap
+    guard_dissociation(apart, start, None)
+    with pytest.raises(SearchStopped) as stopped:
+        guard_dissociation(apart, start, 6.0)
+    assert stopped.value.outcome is Outcome.DISSOCIATED
+    # As published, the others go on: the next phase starts where the molecule was still whole.
+    assert PriorGPDimer().dissociation_gap == 6.0
+    assert GPDimer().dissociation_gap is OTGPDimer().dissociation_gap is Dimer().dissociation_gap is None
 
 
 def reaction_below(surface):
@@ -259,7 +278,7 @@ def test_a_rotation_that_raises_the_curvature_ends_the_rotations_only_when_asked
 def test_a_point_is_evaluated_again_as_published_and_refused_when_asked_to(surface):
     def nearest(refuse):
         # So much noise that the surrogate believes to be stationary where the surface is not.
-        method = GPDimer(noise_variance=0.3, max_calls=40, refuse_repeated_points=refuse)
+        method = GPDimer(start=ALONG, noise_variance=0.3, max_calls=40, refuse_repeated_points=refuse)
         reaction, direction = displaced(surface)
         ledger = Ledger(surface, None, {}, method.max_calls)
         with contextlib.suppress(SearchStopped):
@@ -306,7 +325,7 @@ def test_no_turn_in_a_later_initial_rotation_leads_back_to_the_start_direction(s
     reaction, _ = displaced(surface)
     direction = np.random.default_rng(3).standard_normal(reaction.positions.size)
     direction /= np.linalg.norm(direction)
-    method = GPDimer(keep_evaluated_direction=keep)
+    method = GPDimer(start=ALONG, keep_evaluated_direction=keep)
     model = FirmSurrogate(reaction, method, direction)
     ledger = Ledger(surface, None, {}, 20)
     start = gp_dimer.Dimer(reaction.positions.ravel(), direction)
@@ -324,7 +343,7 @@ def test_no_turn_in_a_later_initial_rotation_leads_back_to_the_start_direction(s
 def test_short_phases_reach_the_saddle_only_where_each_goes_on_from_the_last(surface):
     def farthest(go_on):
         method = GPDimer(
-            max_inner_iterations=3, max_step=0.01, max_calls=14, continue_unfinished_phases=go_on
+            start=ALONG, max_inner_iterations=3, max_step=0.01, max_calls=14, continue_unfinished_phases=go_on
         )
         reaction, direction = displaced(surface)
         ledger = Ledger(surface, None, {}, method.max_calls)

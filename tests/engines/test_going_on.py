@@ -73,9 +73,9 @@ def test_from_a_minimum_uphill_along_the_soft_mode(tmp_path):
     atoms.calc = TBLite(accuracy=0.1, verbosity=0)
     assert BFGS(atoms, logfile=None).run(fmax=0.005, steps=100)
     minimum = Reaction("ammonia", tuple(atoms.get_chemical_symbols()), atoms.get_positions())
-    at_rest = searched(minimum, GPDimer())
+    at_rest = searched(minimum, GPDimer(start={"direction": "xtb_softest_mode"}))
     assert at_rest.result.message == "the start is stationary already"
-    run = searched(minimum, GPDimer(go_on=2))
+    run = searched(minimum, GPDimer(start={"direction": "xtb_softest_mode"}, go_on=2))
     record = proved(run, tmp_path, "hessian")
     assert (record.status, record.imaginary_modes) == (Status.PASSED, 1)
     bonds = run.answer.positions[1:] - run.answer.positions[0]

@@ -1,5 +1,7 @@
 """Molecules of every shape: searches end in an outcome and a run file, proofs count the right modes."""
 
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +165,32 @@ def test_sixty_atoms_start(algorithm, tmp_path):
     _, answer = run(SIXTY_ATOMS, algorithm, tmp_path, 3, start={"direction": "random"})
     assert answer.result.outcome in (Outcome.MAX_CALLS, Outcome.GEOMETRY_FAILED)
     assert np.isfinite([evaluation.energy for evaluation in answer.evaluations]).all()
+
+
+@pytest.mark.parametrize("method", ["prior-gp-dimer", "dimer"])
+def test_a_molecule_is_searched_from_python(method):
+    ase = pytest.importorskip("ase")
+    calculators = pytest.importorskip("tblite.ase")
+    guess = ase.Atoms("CNH", [[0.0, 0.0, 0.0], [1.18, 0.0, 0.0], [0.3, 1.2, 0.0]])
+    calculator = calculators.TBLite(method="GFN1-xTB", verbosity=0)
+    found = search(guess, calculator, method, start={"direction": "xtb_softest_mode"}, max_calls=200)
+    assert found.result.outcome is Outcome.CONVERGED
+    assert found.answer.max_atom_force < 0.01
+    calculator.reset()
+    guess.set_positions(found.answer.positions)
+    guess.calc = calculator
+    assert guess.get_potential_energy() == pytest.approx(found.answer.energy, abs=1e-4)
+    with pytest.raises(InputError, match="did you mean"):
+        search(guess, calculator, "prior-gp-dimmer")
+    with pytest.raises(InputError, match="max_cals"):
+        search(guess, calculator, method, max_cals=3)
+
+
+def test_the_example_of_one_molecule_runs():
+    pytest.importorskip("tblite")
+    example = Path(__file__).parents[2] / "examples/search_one_molecule.py"
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("converged")
 
 
 def test_one_atom_is_refused_in_one_line():

@@ -35,6 +35,7 @@ def write_config(folder, **changes):
         "results": str(folder / "results"),
         "methods": ["gp-dimer"],
         "engine": "xtb",
+        "start": {"direction": "xtb_softest_mode", "random_displacement": 0.0},
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config | changes))

@@ -117,6 +117,15 @@ class AseEngine:
             {"calculator": options.calculator, "arguments": arguments},
         )
 
+    @classmethod
+    def around(cls, calculator: Calculator, reaction: Reaction) -> AseEngine:
+        """A calculator that was made elsewhere, with its own charge and multiplicity."""
+        kind = type(calculator)
+        path = f"{kind.__module__}:{kind.__qualname__}"
+        return cls(
+            reaction, lambda: calculator, "ase", f"ase:{path}", _version(path), False, {"calculator": path}
+        )
+
     def evaluate(self, positions: np.ndarray) -> EngineResult:
         """Energy and forces at `positions` (shape (N, 3), Angstrom).
 

@@ -27,9 +27,6 @@ Search = Callable[[Evaluate, Reaction, Method, np.ndarray, list[TracePoint]], Se
 search keeps what it had.  A search raises nothing but SearchStopped and what `evaluate` raises.
 """
 
-DISSOCIATION_GAP = 6.0
-"""Angstrom: a molecule whose parts are further apart than this, and than at the start plus half of it."""
-
 
 def residual(evaluation: Evaluation, convergence: Convergence) -> float:
     """Force measure of the convergence criterion at a point, eV/Angstrom."""
@@ -43,17 +40,26 @@ def is_converged(evaluation: Evaluation, convergence: Convergence) -> bool:
     return residual(evaluation, convergence) < convergence.threshold
 
 
-def guard_dissociation(positions: np.ndarray, start: np.ndarray) -> None:
+def guard_dissociation(positions: np.ndarray, start: np.ndarray, largest: float | None) -> None:
     """Stop a search whose molecule falls apart.
+
+    Parameters
+    ----------
+    positions, start : ndarray, shape (N, 3)
+        Of a point and of the guess, Angstrom.
+    largest : float or None
+        Gap that still counts as one molecule, Angstrom; half of it comes on top of one that the guess has.
+        None: any.
 
     Raises
     ------
     SearchStopped
         With outcome ``dissociated``.
     """
-    limit = max(DISSOCIATION_GAP, longest_gap(start) + 0.5 * DISSOCIATION_GAP)
+    if largest is None:
+        return
     gap = longest_gap(positions)
-    if gap > limit:
+    if gap > max(largest, longest_gap(start) + 0.5 * largest):
         raise SearchStopped(Outcome.DISSOCIATED, f"two parts of the molecule are {gap:.1f} Angstrom apart")
 
 
