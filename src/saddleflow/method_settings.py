@@ -215,9 +215,8 @@ class GPDimer(Method):
     """What each fitted observation adds to it, per atom."""
     barrier_strength_max: Annotated[float, Field(ge=0)] = 0.5
     """It grows no further."""
-    barrier_start_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """A fit starts at most at this fraction of the limit. 1: where the last one ended, as published; then the
-    variance is pressed closer to the wall than in the published runs."""
+    barrier_start_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """A fit starts at most at this fraction of the limit. 1: where the last one ended, as published."""
     fit_max_iterations: Annotated[int, Field(ge=1)] = 400
     """Scaled-conjugate-gradient iterations of one fit at most."""
     fit_step_tolerance: Annotated[float, Field(gt=0)] = 1e-2

@@ -101,7 +101,7 @@ def test_barrier_has_its_slope_and_stops_growing():
     assert barrier.evaluate(0.0, 10_000)[0] == pytest.approx(-0.5 * np.log(np.log(2.0)))
     assert np.isinf(barrier.evaluate(np.log(2.0), 30)[0])
     assert barrier.inside(36.0) < 2.0 and barrier.inside(0.3) == 0.3
-    assert barrier.inside(1.99) == 1.8 and SignalBarrier(start_fraction=1.0).inside(1.99) == 1.99
+    assert barrier.inside(1.99) == 1.99 and SignalBarrier(start_fraction=0.9).inside(1.99) == 1.8
 
 
 def test_posterior_with_barrier_matches_finite_differences():

@@ -86,15 +86,15 @@ class SignalBarrier:
     strength_limit : float
         It grows no further.
     start_fraction : float
-        Of the limit, where a fit starts at most.  So close to the wall as an earlier fit ends, its slope
-        hides that of the length scales, and they hardly move.
+        Of the limit, where a fit starts at most.  1: where the one before has ended, as published, even if
+        that is so close to the wall that its slope hides that of the length scales.
     """
 
     limit: float = 2.0
     strength: float = 1e-4
     growth: float = 1e-3
     strength_limit: float = 0.5
-    start_fraction: float = 0.9
+    start_fraction: float = 1.0
 
     def evaluate(self, log_signal: float, observed_atoms: int) -> tuple[float, float]:
         """B = -mu ln(ln limit - ln s2) and dB/d ln s2; infinite at the wall and beyond.
