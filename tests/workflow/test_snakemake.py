@@ -166,7 +166,7 @@ def test_a_second_snakemake_does_not_change_what_running_jobs_read(done):
     (locks / "0.output.lock").write_text("results/summary.csv\n")
     method = done.folder / "results/inputs/methods/dimer.json"
     before = method.read_bytes()
-    done.configure("changed.yaml", **settings_of(done), start={"seed": 7})
+    done.configure("changed.yaml", **settings_of(done) | {"start": {"seed": 7}})
     run = done.snakemake("--cores", "1", "--configfile", "changed.yaml")
     assert run.returncode == 1 and "lock" in (run.stdout + run.stderr).lower()
     assert method.read_bytes() == before
