@@ -193,6 +193,7 @@ class Workflow:
         for name in ("one", "two"):
             (folder / "reactions" / f"{name}.xyz").write_text(f"3\ncharge=0 multiplicity=1\n{ATOMS}")
         settings = "reactions: reactions\nmethods: [dimer]\nengine: xtb\nverification: {level: index}\n"
+        settings += "start: {direction: xtb_softest_mode, random_displacement: 0}\n"
         (folder / "run.yaml").write_text(settings)
 
     def start(self) -> subprocess.Popen:

@@ -32,7 +32,9 @@ class Search:
         (folder / "good.xyz").write_text(GOOD["xyz"])
         (reaction,) = read_reactions(folder / "good.xyz")
         (folder / "r.json").write_text(json.dumps(reaction.to_dict()))
-        method = {"name": "d", "method": {"algorithm": algorithm}, "engine": engine or {"program": "xtb"}}
+        # From the guess itself: at random, as published, HCN is lost.
+        settings = {"algorithm": algorithm, "start": {"direction": "xtb_softest_mode"}}
+        method = {"name": "d", "method": settings, "engine": engine or {"program": "xtb"}}
         (folder / "m.json").write_text(json.dumps(method))
 
     def start(
