@@ -59,7 +59,7 @@ def compare(options: argparse.Namespace) -> None:
     known = set(table.molecules.index)
     reactions = [str(n) for n in complete.index[complete] if n in known]
     if not reactions:
-        raise SystemExit(f"{options.results}: no search of a reaction in {options.published}; run snakemake first")
+        raise SystemExit(f"{options.results}: no search of a reaction of {options.published}; run snakemake")
     summary = summary[summary["reaction"].isin(reactions)]
     ours = our_entries(summary, reactions, options.results, table).assign(outcome=list(summary["outcome"]))
     for method, rows in ours.groupby("method", sort=False):
