@@ -73,8 +73,7 @@ class Project:
     def configure(self, name: str = "run.yaml", **settings) -> str:
         """Write a configuration file; returns its name.
 
-        Unless it says otherwise gp-dimer and dimer start along a mode: at random, as published, some of the
-        small molecules here don't converge.
+        Unless it says otherwise gp-dimer and dimer start along a mode: at random, as published, HCN is lost.
         """
         settings = {"start": {"direction": "xtb_softest_mode", "random_displacement": 0.0}} | settings
         (self.folder / name).write_text(yaml.safe_dump(settings, sort_keys=False))
