@@ -22,6 +22,7 @@ from saddleflow.errors import InputError, SaddleflowError
 from saddleflow.preflight_checks import (
     direction_problems,
     engine_problems,
+    fitted_problems,
     learned_problems,
     message_lines,
     published_problems,
@@ -175,6 +176,7 @@ def check(configuration: Configuration) -> Plan:
         problems += xtb_problems(reactions, methods)
     if not broken & {"engine", "methods", "method_settings", "learn_prior"}:
         found = sparrow_problems(reactions, methods) + learned_problems(settings, reactions, methods)
+        found += fitted_problems(settings, reactions, methods)
         problems += [configuration.line(problem) for problem in found]
     if not broken & {"results", "reactions"}:
         problems += [configuration.line(problem) for problem in results_problems(settings)]

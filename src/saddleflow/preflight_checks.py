@@ -113,6 +113,36 @@ def learned_problems(
     return problems
 
 
+def fitted_problems(
+    settings: Settings, reactions: Sequence[Reaction], methods: Mapping[str, Method]
+) -> list[Problem]:
+    """Fitted parameters of surfaces that don't fit what is to be searched."""
+    from saddleflow import sparrow
+    from saddleflow.surrogate.surface_parameters import read_surface_parameters
+
+    numbers = {int(number) for reaction in reactions for number in reaction.numbers}
+    problems = []
+    for name, method in methods.items():
+        asked = getattr(method, "surface_parameters", "published")
+        if asked in ("auto", "published"):
+            continue
+        try:
+            fitted = read_surface_parameters(asked)
+            reason = fitted.misfit(settings.engine.level, numbers)
+            if not reason and method.prior != "auto":
+                reason = f"prior is {method.prior}, and they need auto"
+            elif not reason and method.learned_prior:
+                reason = "they can't be had together with a learned prior"
+            elif not reason and not sparrow.available():
+                reason = "they need the package scine-sparrow"
+            message = f"{asked} can't be used: {reason}; write auto or published" if reason else ""
+        except SaddleflowError as error:
+            message = str(error)
+        if message:
+            problems.append(Problem(("method_settings", name, "surface_parameters"), message))
+    return problems
+
+
 def direction_problems(reactions: Sequence[Reaction], methods: Mapping[str, Method]) -> list[str]:
     """Reactions without the start direction that a method asks for."""
     problems = []

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from saddleflow import sparrow
 from saddleflow.analysis.export import write_saddle
 from saddleflow.engines.ase_calculator import AseEngine
 from saddleflow.engines.catalogue import create_engine
@@ -37,6 +38,7 @@ from saddleflow.settings import AnyMethod, Method, Settings
 from saddleflow.settings import Engine as EngineSettings
 from saddleflow.settings_resolution import resolve_methods
 from saddleflow.surrogate.learned_prior import read_learned_prior
+from saddleflow.surrogate.surface_parameters import read_surface_parameters, shipped_for
 
 Progress = Callable[[Evaluation], None]
 
@@ -95,7 +97,8 @@ def run_search(
         if ledger.waited and (done := _same_search(Path(output), reaction, specification)) is not None:
             finished = True
             return done
-        run = carry_out(ledger, reaction, specification["name"], method, specification["engine"])
+        fitted = _fitted(specification["method"], engine_settings.level, reaction)
+        run = carry_out(ledger, reaction, specification["name"], method, specification["engine"], fitted)
         try:
             write_run_file(Path(output), run)
             _write_saddle(run, Path(output).with_suffix(".xyz"))
@@ -116,10 +119,21 @@ def _key(reaction: Reaction, specification: dict) -> dict:
     engine = specification["engine"]
     level = {name: value for name, value in engine.items() if name not in EngineSettings.resource_keys}
     key = {"reaction": structure, "method": specification["method"], "engine": level}
+    if fitted := _fitted(specification["method"], EngineSettings.model_validate(engine).level, reaction):
+        key["surface_parameters"] = read_surface_parameters(fitted).digest
     if learned := specification["method"].get("learned_prior"):
         # Another content under the same name makes other geometries, which no journal can answer.
         key["learned_prior"] = read_learned_prior(learned).sources
     return key
+
+
+def _fitted(method: dict, level: str, reaction: Reaction) -> str:
+    """Which parameters of the cheap surfaces a search takes; ``""``: the published ones."""
+    asked = method.get("surface_parameters", "published")
+    if asked == "auto":
+        plain = method["prior"] == "auto" and not method["learned_prior"] and sparrow.available()
+        return shipped_for(level, reaction.numbers.tolist()) if plain else ""
+    return "" if asked == "published" else asked
 
 
 def _same_search(output: Path, reaction: Reaction, specification: dict) -> Outcome | None:
@@ -141,7 +155,9 @@ def _write_saddle(run: RunFile, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, engine: dict) -> RunFile:
+def carry_out(
+    ledger: Ledger, reaction: Reaction, name: str, method: Method, engine: dict, fitted: str = ""
+) -> RunFile:
     """Search with an open ledger and gather everything that a run file holds.
 
     Parameters
@@ -156,7 +172,12 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
         Its settings; ``algorithm`` picks the search.
     engine : dict
         Engine settings, for the record.
+    fitted : str
+        Parameters of the cheap surfaces, by name or file, in place of what the method says.
     """
+    asked, name_of = method, "surface_parameters"
+    if hasattr(method, name_of):
+        method = method.model_copy(update={name_of: fitted or "published"})
     trace: list[TracePoint] = []
     direction = np.zeros_like(reaction.positions)
     watch = StateWatch(ledger)
@@ -217,7 +238,7 @@ def carry_out(ledger: Ledger, reaction: Reaction, name: str, method: Method, eng
     return RunFile(
         reaction=reaction,
         method_name=name,
-        method=method.model_dump(mode="json"),
+        method=asked.model_dump(mode="json"),
         engine=engine,
         provenance=ledger.engine.provenance() | ({"states": watch.records} if watch.records else {}),
         evaluations=list(ledger.evaluations),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from itertools import combinations_with_replacement
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import numpy as np
@@ -88,6 +90,8 @@ class Sparrow:
         2S + 1; above 1 the calculation is unrestricted.
     method : str
         One of `SPARROW_METHODS`.
+    parameters : dict, optional
+        Content of a parameter file of Sparrow's, in place of the published parameters.
 
     Raises
     ------
@@ -99,7 +103,14 @@ class Sparrow:
     Bosia et al., J. Chem. Phys. 158, 054118 (2023).
     """
 
-    def __init__(self, numbers: np.ndarray, charge: int = 0, multiplicity: int = 1, method: str = "PM6"):
+    def __init__(
+        self,
+        numbers: np.ndarray,
+        charge: int = 0,
+        multiplicity: int = 1,
+        method: str = "PM6",
+        parameters: dict | None = None,
+    ):
         if not available():
             raise EngineUnavailable(f"{method} needs the package scine-sparrow: pip install scine-sparrow")
         scine = _library()
@@ -116,6 +127,12 @@ class Sparrow:
             "spin_mode": "restricted" if multiplicity == 1 else "unrestricted",
         }.items():
             calculator.settings[key] = value
+        if parameters is not None:
+            # Sparrow reads the file whenever it is given a structure, so it has to stay as long as this does.
+            self._folder = TemporaryDirectory(prefix="saddleflow-")
+            path = Path(self._folder.name) / "parameters.json"
+            path.write_text(json.dumps(parameters), encoding="utf-8")
+            calculator.settings["method_parameters"] = str(path)
         calculator.set_required_properties([scine.Property.Energy, scine.Property.Gradients])
         self._calculator = calculator
         self._has_structure = self._has_mixer = False

