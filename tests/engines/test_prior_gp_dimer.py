@@ -492,9 +492,8 @@ def test_goes_on_without_a_surface_that_has_no_answer(monkeypatch):
     real = prior_mean
 
     def with_failing(reaction, prior):
-        mean = real(reaction, prior)
-        mean.potentials.append(Failing(real(reaction, "GFN2-xTB").potentials[0]))
-        return mean
+        failing = Failing(real(reaction, "GFN2-xTB").potentials[0])
+        return PriorMean([*real(reaction, prior).potentials, failing])
 
     monkeypatch.setattr(prior_model, "prior_mean", with_failing)
     result, _ = run(FORMALDEHYDE, PriorGPDimer(prior="GFN1-xTB"))
