@@ -44,7 +44,8 @@ from saddleflow.surrogate.surface_parameters import (
 from saddleflow.vibrations import internal_modes
 from saddleflow.xtb import XTB
 
-SHARES = {"GFN2-xTB": 0.6, "PM6": 0.4}
+SHARES = {"GFN2-xTB": 0.6, "PM6": 0.4, "DFTB3": 0.0}  # without a share: to tell crossings of states
+FITTED = 2  # of these
 MODE_ENERGY, LARGEST = 0.03, 0.25  # eV, Angstrom
 SOFTEST = 3.0  # eV/Angstrom^2; softer modes are displaced as if they had this
 POINTS = 7  # of a search
@@ -140,7 +141,7 @@ def published(numbers: list[int]) -> dict[str, dict]:
         pm6 = json.loads(Path(name.decode()).read_text())
     pm6["atomic"] = [atom for atom in pm6["atomic"] if atom["key"] in numbers]
     pm6["diatomic"] = [pair for pair in pm6["diatomic"] if set(pair["key"].values()) <= set(numbers)]
-    return {"GFN2-xTB": gfn2, "PM6": pm6}
+    return {"GFN2-xTB": gfn2, "PM6": pm6, "DFTB3": None}
 
 
 def adjustable(parameters: dict[str, dict]) -> list[tuple[Path_, float]]:
@@ -233,8 +234,9 @@ class Fit:
     def residuals(self, answers: list[list[np.ndarray]]) -> list[np.ndarray]:
         """Errors of the changes over the largest component of each."""
         found = []
+        shares = list(SHARES.values())[:FITTED]
         for (_, _, true, pairs), *said in zip(self.data, *answers, strict=True):
-            mixed = sum(share * part for share, part in zip(SHARES.values(), said, strict=True))
+            mixed = sum(share * part for share, part in zip(shares, said, strict=True))
             for i, j in pairs:
                 change = true[j] - true[i]
                 found.append(((mixed[j] - mixed[i] - change) / (abs(change).max() + FLOOR)).ravel())
@@ -247,7 +249,7 @@ class Fit:
 
     def step(self, x: np.ndarray) -> np.ndarray:
         """Better relative changes."""
-        said = [self.answers(x, number) for number in range(2)]
+        said = [self.answers(x, number) for number in range(FITTED)]
         now, rows = self.residuals(said), []
         for k, place in enumerate(self.places):
             moved, number = x + RELATIVE_STEP * np.eye(len(x))[k], list(SHARES).index(place[0])
@@ -265,7 +267,7 @@ class Fit:
         before = self.cost(x, now)
         for part in (1.0, 0.5, 0.25, 0.1):
             after = self.cost(
-                x + part * step, self.residuals([self.answers(x + part * step, n) for n in range(2)])
+                x + part * step, self.residuals([self.answers(x + part * step, n) for n in range(FITTED)])
             )
             print(f"cost {before:.2f} -> {after:.2f}", flush=True)
             if after < before:

@@ -229,7 +229,7 @@ class FittedMean(PriorMean):
 
 
 def fitted_mean(reaction: Reaction, fitted: SurfaceParameters) -> FittedMean | None:
-    """Prior mean of fitted surfaces; None where one has no answer at the guess: their sum was fitted.
+    """Prior mean of fitted surfaces; None where one with a share has no answer at the guess.
 
     Raises
     ------
@@ -238,13 +238,18 @@ def fitted_mean(reaction: Reaction, fitted: SurfaceParameters) -> FittedMean | N
     """
     if reason := fitted.misfit(numbers=reaction.numbers.tolist()):
         raise InputError(f"the fitted parameters can't be used: {reason}")
-    potentials = [_potential(reaction, name, fitted.parameters[name]) for name in fitted.shares]
-    try:
-        for potential in potentials:
+    potentials, shares = [], []
+    for name, share in fitted.shares.items():
+        potential = _potential(reaction, name, fitted.parameters[name])
+        try:
             potential.energy_gradient(reaction.positions)
-    except (ScfError, GeometryError):
-        return None
-    return FittedMean(potentials, list(fitted.shares.values()))
+        except (ScfError, GeometryError):
+            if share:
+                return None
+            continue
+        potentials.append(potential)
+        shares.append(share)
+    return FittedMean(potentials, shares)
 
 
 def prior_mean(reaction: Reaction, prior: str) -> PriorMean:

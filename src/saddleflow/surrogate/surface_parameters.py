@@ -30,9 +30,11 @@ class SurfaceParameters:
     elements : tuple of int
         Atomic numbers that they were fitted for, ascending.
     shares : dict
-        Weight of each method in the sum that was fitted.
+        Weight of each method in the sum that was fitted.  One without any only tells where states of another
+        one cross, which takes three.
     parameters : dict
-        All parameters of each method: of GFN2-xTB as tblite's table, of PM6 as Sparrow's file has them.
+        All parameters of each method: of GFN2-xTB as tblite's table, of PM6 as Sparrow's file has them; None:
+        the published ones.
     reactions : int
         How many reactions they were fitted to.
     pairs : int
@@ -45,7 +47,7 @@ class SurfaceParameters:
     level: str
     elements: tuple[int, ...]
     shares: dict[str, float]
-    parameters: dict[str, dict]
+    parameters: dict[str, dict | None]
     reactions: int
     pairs: int
     error_before: float
