@@ -26,14 +26,14 @@ FORMALDEHYDE = Reaction(
 def test_gradients_of_the_fitted_surfaces():
     mean, step = fitted_mean(FORMALDEHYDE, read_surface_parameters("hf_3-21g")), 1e-3
     assert sorted(mean.names) == ["DFTB3", "GFN2-xTB", "PM6"]
+    fitted = [mean.names.index(name) for name in ("GFN2-xTB", "PM6")]
     x = FORMALDEHYDE.positions.ravel()
     _, gradients = mean.energies_gradients(x)
     for i in range(0, 12, 2):
         up, down = (mean.energies_gradients(x + sign * step * np.eye(12)[i])[0] for sign in (1.0, -1.0))
-        assert gradients[:, i] == pytest.approx((up - down) / (2 * step), abs=0.02)
+        assert gradients[fitted, i] == pytest.approx((up - down)[fitted] / (2 * step), abs=1e-3)
     published = Sparrow(FORMALDEHYDE.numbers).energy_gradient(FORMALDEHYDE.positions)[1]
-    pm6 = gradients[mean.names.index("PM6")]
-    assert abs(pm6 - published.ravel()).max() > 0.1  # these are other parameters
+    assert abs(gradients[fitted[1]] - published.ravel()).max() > 0.1  # these are other parameters
 
 
 def test_weights_begin_at_the_shares_of_the_fit():
