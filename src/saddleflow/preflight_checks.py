@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,19 +91,11 @@ def learned_problems(
     from saddleflow.surrogate.learned_prior import read_learned_prior
 
     numbers = {int(number) for reaction in reactions for number in reaction.numbers}
-    problems = []
-    for name, method in methods.items():
-        path = getattr(method, "learned_prior", "")
-        if not path:
-            continue
-        try:
-            learned = read_learned_prior(path)
-            reason = learned.misfit(settings.engine.level, numbers, method.prior)
-            message = f"{path} can't be used: {reason}" if reason else ""
-        except SaddleflowError as error:
-            message = str(error)
-        if message:
-            problems.append(Problem(("method_settings", name, "learned_prior"), message))
+
+    def misfit(path: str, method: Method) -> str:
+        return read_learned_prior(path).misfit(settings.engine.level, numbers, method.prior)
+
+    problems = _file_problems(methods, "learned_prior", ("",), misfit)
     if settings.learn_prior.pilot and len(numbers) > MOST_ELEMENTS:
         message = (
             f"a prior can be learned for {MOST_ELEMENTS} elements at most, and there are {len(numbers)}; "
@@ -121,25 +113,39 @@ def fitted_problems(
     from saddleflow.surrogate.surface_parameters import read_surface_parameters
 
     numbers = {int(number) for reaction in reactions for number in reaction.numbers}
+
+    def misfit(path: str, method: Method) -> str:
+        reason = read_surface_parameters(path).misfit(settings.engine.level, numbers)
+        if not reason and method.prior != "auto":
+            reason = f"prior is {method.prior}, and they need auto"
+        elif not reason and method.learned_prior:
+            reason = "they can't be had together with a learned prior"
+        elif not reason and not sparrow.available():
+            reason = "they need the package scine-sparrow"
+        return reason and f"{reason}; write auto or published"
+
+    return _file_problems(methods, "surface_parameters", ("auto", "published"), misfit)
+
+
+def _file_problems(
+    methods: Mapping[str, Method],
+    setting: str,
+    no_files: tuple[str, ...],
+    misfit: Callable[[str, Method], str],
+) -> list[Problem]:
+    """Files that a setting of a method names (unless it has one of `no_files`) and that can't be used."""
     problems = []
     for name, method in methods.items():
-        asked = getattr(method, "surface_parameters", "published")
-        if asked in ("auto", "published"):
+        path = getattr(method, setting, no_files[0])
+        if path in no_files:
             continue
         try:
-            fitted = read_surface_parameters(asked)
-            reason = fitted.misfit(settings.engine.level, numbers)
-            if not reason and method.prior != "auto":
-                reason = f"prior is {method.prior}, and they need auto"
-            elif not reason and method.learned_prior:
-                reason = "they can't be had together with a learned prior"
-            elif not reason and not sparrow.available():
-                reason = "they need the package scine-sparrow"
-            message = f"{asked} can't be used: {reason}; write auto or published" if reason else ""
+            reason = misfit(path, method)
+            message = f"{path} can't be used: {reason}" if reason else ""
         except SaddleflowError as error:
             message = str(error)
         if message:
-            problems.append(Problem(("method_settings", name, "surface_parameters"), message))
+            problems.append(Problem(("method_settings", name, setting), message))
     return problems
 
 
