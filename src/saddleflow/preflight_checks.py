@@ -118,7 +118,7 @@ def fitted_problems(
         reason = read_surface_parameters(path).misfit(settings.engine.level, numbers)
         if not reason and method.prior != "auto":
             reason = f"prior is {method.prior}, and they need auto"
-        elif not reason and method.learned_prior:
+        elif not reason and (method.learned_prior or settings.learn_prior.pilot):
             reason = "they can't be had together with a learned prior"
         elif not reason and not sparrow.available():
             reason = "they need the package scine-sparrow"

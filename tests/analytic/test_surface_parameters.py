@@ -112,3 +112,12 @@ def test_what_does_not_fit_is_said_before_any_job(reaction, engine, method, word
     assert problem.path == ("method_settings", "mine", "surface_parameters")
     assert words in problem.message
     assert not fitted_problems(settings, [reaction], {"mine": PriorGPDimer(surface_parameters="auto")})
+
+
+@needs_sparrow
+def test_a_prior_that_the_run_learns_and_fitted_surfaces_exclude_each_other():
+    settings, method = Settings(), PriorGPDimer(surface_parameters="hf_3-21g")
+    assert not fitted_problems(settings, [WATER], {"mine": method})
+    settings = Settings(learn_prior={"pilot": 3})
+    (problem,) = fitted_problems(settings, [WATER], {"mine": method})
+    assert "together with a learned prior" in problem.message
