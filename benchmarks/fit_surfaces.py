@@ -9,7 +9,8 @@ reaction, so that an interrupted run goes on.  `fit` takes pairs of geometries, 
 answer and each point of a search with the nearest before, and makes what both methods say in the shares 0.6
 and 0.4 of the change of the gradient like the truth's, by Gauss and Newton with each pair's error bounded in
 its weight.  It writes OUTPUT after each iteration and can be begun from one with --start.  The shipped
-parameters were made so (docs/fitted_surfaces.md); 55 reactions took 6 minutes an iteration on one core.
+parameters were made by a trial form of this, in which an iteration on 55 reactions took 6 minutes of one
+core (docs/fitted_surfaces.md); this form was run on two reactions.
 """
 
 import argparse
@@ -57,7 +58,7 @@ FLOORS = {"shpoly": 0.1, "kcn": 0.1, "gam3": 0.1, "dkernel": 0.05, "qkernel": 0.
 JUMP = 50.0  # of a residual by a parameter: states have changed
 
 Data = list[tuple[Reaction, np.ndarray, np.ndarray, list[tuple[int, int]]]]
-Path_ = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 
 
 def displace(folder: Path, output: Path) -> None:
@@ -144,7 +145,7 @@ def published(numbers: list[int]) -> dict[str, dict]:
     return {"GFN2-xTB": gfn2, "PM6": pm6, "DFTB3": None}
 
 
-def adjustable(parameters: dict[str, dict]) -> list[tuple[Path_, float]]:
+def adjustable(parameters: dict[str, dict]) -> list[tuple[Place, float]]:
     """Places of all numbers that are fitted, and the size that a relative change is of."""
     gfn2, found = parameters["GFN2-xTB"], []
     for symbol, element in gfn2["element"].items():
@@ -177,14 +178,14 @@ def adjustable(parameters: dict[str, dict]) -> list[tuple[Path_, float]]:
     ]
 
 
-def value(tree, place: Path_) -> float:
+def value(tree, place: Place) -> float:
     """Number at a place."""
     for key in place:
         tree = tree[key]
     return float(tree)
 
 
-def changed(parameters: dict, places: list[Path_], values: np.ndarray) -> dict:
+def changed(parameters: dict, places: list[Place], values: np.ndarray) -> dict:
     """Copy with other numbers."""
     parameters = copy.deepcopy(parameters)
     for place, number in zip(places, values, strict=True):

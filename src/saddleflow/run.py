@@ -97,7 +97,7 @@ def run_search(
         if ledger.waited and (done := _same_search(Path(output), reaction, specification)) is not None:
             finished = True
             return done
-        fitted = _fitted(specification["method"], engine_settings.level, reaction)
+        fitted = _fitted(specification, reaction)
         run = carry_out(ledger, reaction, specification["name"], method, specification["engine"], fitted)
         try:
             write_run_file(Path(output), run)
@@ -119,7 +119,7 @@ def _key(reaction: Reaction, specification: dict) -> dict:
     engine = specification["engine"]
     level = {name: value for name, value in engine.items() if name not in EngineSettings.resource_keys}
     key = {"reaction": structure, "method": specification["method"], "engine": level}
-    if fitted := _fitted(specification["method"], EngineSettings.model_validate(engine).level, reaction):
+    if fitted := _fitted(specification, reaction):
         key["surface_parameters"] = read_surface_parameters(fitted).digest
     if learned := specification["method"].get("learned_prior"):
         # Another content under the same name makes other geometries, which no journal can answer.
@@ -127,13 +127,16 @@ def _key(reaction: Reaction, specification: dict) -> dict:
     return key
 
 
-def _fitted(method: dict, level: str, reaction: Reaction) -> str:
+def _fitted(specification: dict, reaction: Reaction) -> str:
     """Which parameters of the cheap surfaces a search takes; ``""``: the published ones."""
+    method = specification["method"]
     asked = method.get("surface_parameters", "published")
-    if asked == "auto":
-        plain = method["prior"] == "auto" and not method["learned_prior"] and sparrow.available()
-        return shipped_for(level, reaction.numbers.tolist()) if plain else ""
-    return "" if asked == "published" else asked
+    if asked != "auto":
+        return "" if asked == "published" else asked
+    if method["prior"] != "auto" or method["learned_prior"] or not sparrow.available():
+        return ""
+    level = EngineSettings.model_validate(specification["engine"]).level
+    return shipped_for(level, reaction.numbers.tolist())
 
 
 def _same_search(output: Path, reaction: Reaction, specification: dict) -> Outcome | None:
@@ -175,9 +178,9 @@ def carry_out(
     fitted : str
         Parameters of the cheap surfaces, by name or file, in place of what the method says.
     """
-    asked, name_of = method, "surface_parameters"
-    if hasattr(method, name_of):
-        method = method.model_copy(update={name_of: fitted or "published"})
+    asked = method
+    if hasattr(method, "surface_parameters"):
+        method = method.model_copy(update={"surface_parameters": fitted or "published"})
     trace: list[TracePoint] = []
     direction = np.zeros_like(reaction.positions)
     watch = StateWatch(ledger)

@@ -24,8 +24,10 @@ HCN = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0.0, 0.0], [1.19, 0.0, 0.
 needs_sparrow = pytest.mark.skipif(not sparrow.available(), reason="scine-sparrow is not installed")
 
 
-def chosen(reaction=WATER, level="psi4:hf/3-21g", **settings):
-    return _fitted(PriorGPDimer(**settings).model_dump(mode="json"), level, reaction)
+def chosen(reaction=WATER, basis="3-21g", **settings):
+    method, engine = PriorGPDimer(**settings), Engine(basis=basis)
+    specification = {"method": method.model_dump(mode="json"), "engine": engine.model_dump(mode="json")}
+    return _fitted(specification, reaction)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -49,7 +51,7 @@ def test_auto_takes_them_only_where_they_fit():
     assert chosen(surface_parameters="auto") == "hf_3-21g"
     assert chosen() == chosen(surface_parameters="published") == ""
     assert chosen(HCN, surface_parameters="auto") == ""
-    assert chosen(level="psi4:hf/sto-3g", surface_parameters="auto") == ""
+    assert chosen(basis="sto-3g", surface_parameters="auto") == ""
     assert chosen(surface_parameters="auto", prior="GFN1-xTB") == ""
     assert chosen(surface_parameters="auto", learned_prior="learned.h5") == ""
     assert chosen(surface_parameters="mine.json") == "mine.json"

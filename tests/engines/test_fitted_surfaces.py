@@ -46,6 +46,10 @@ def test_weights_begin_at_the_shares_of_the_fit():
     mean.drop(mean.names.index("PM6"))
     weights = dict(zip(mean.names, mean.weight_prior(0.1).mean, strict=True))
     assert weights == pytest.approx({"GFN2-xTB": 1.0, "DFTB3": 0.0})
+    mean.drop(mean.names.index("GFN2-xTB"))  # what is left takes over, though it had no share
+    assert mean.weight_prior(0.1).mean == pytest.approx([1.0])
+    mean.drop(0)
+    assert mean.weight_prior(0.1).mean.shape == (0,)
 
 
 def test_where_one_surface_has_no_answer_the_sum_is_none():

@@ -137,10 +137,8 @@ class PriorMean:
 
     def weight_prior(self, sigma: float) -> WeightPrior:
         """Distribution of the weights before anything is observed: their shares, give or take `sigma`."""
-        count = len(self.potentials)
-        return WeightPrior(
-            self._shares / self._shares.sum() if count else self._shares, sigma * np.eye(count)
-        )
+        shares = self._shares if self._shares.any() else np.ones(len(self._shares))  # all with one are gone
+        return WeightPrior(shares / max(shares.sum(), 1e-12), sigma * np.eye(len(shares)))
 
     def parts(self, gradients: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradients (p, D) of the parts whose Hessians are known apart, and their weights (p,).
