@@ -293,17 +293,22 @@ def error(data: Data, fitted: SurfaceParameters | None) -> float:
 def fit(options: argparse.Namespace) -> None:
     """Fit and write."""
     runs = [read_run_file(path) for path in run_files([options.folder])]
-    (level,) = {without_program(level_of(run)) for run in runs}
+    levels = {without_program(level_of(run)) for run in runs}
+    if len(levels) > 1:
+        raise SystemExit(f"{options.folder}: run files of {', '.join(sorted(levels))}; give one level's")
     extra = list(displaced(options.displaced)) if options.displaced else []
     data, test = (
         list(searched(runs)) + extra,
         list(searched([read_run_file(p) for p in run_files([options.test])])),
     )
+    for source, pairs in ((options.folder, data), (options.test, test)):
+        if not pairs:
+            raise SystemExit(f"{source}: no run file with two points of a search {NEAREST} Angstrom apart")
     elements = tuple(sorted({int(n) for reaction, *_ in data for n in reaction.numbers}))
     names = {reaction.name for reaction, *_ in data}
     pairs = sum(len(pairs) for *_, pairs in data)
     before = error(test, None)
-    work = Fit(data, SurfaceParameters(level, elements, SHARES, {}, len(names), pairs, before, before))
+    work = Fit(data, SurfaceParameters(*levels, elements, SHARES, {}, len(names), pairs, before, before))
     x = np.zeros(len(work.places))
     if options.start:
         start = read_surface_parameters(options.start).parameters
