@@ -21,16 +21,14 @@ else as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from saddleflow.geometry import project_out
+from saddleflow.hessian_products import Change, HessianProducts
 from saddleflow.vibrations import WAVE_NUMBER, mass_weighted_internal_basis, root_masses
 
-# From a displacement (3N,) in Angstrom to the changes of energy, eV, and gradient (3N,), eV/Angstrom.
-Change = Callable[[np.ndarray], tuple[float, np.ndarray]]
 # The floor: every mode at least this part as stiff as in the model (negative ones: the inverse), less
 # SOFTNESS.
 FLOOR_FRACTION = 0.3
@@ -44,15 +42,6 @@ FEWEST_PRODUCTS = 4
 # The two lowest Ritz values count as converged when a correction by the model lowers them by less than these
 # parts.
 TOLERANCES = (0.02, 0.5)
-# Largest error of a component of a gradient, eV/Angstrom: ten times what Psi4 at 1e-8 shows.
-GRADIENT_NOISE = 2.5e-5
-ENERGY_NOISE = 1e-7
-# A soft mode that the errors of the differences leave in doubt is measured once more, this far to both sides,
-# Angstrom.
-FAR_DISPLACEMENT = 0.04
-# What is left of the quartic part there, once corrected, as a part of the difference between the curvatures
-# that gradients and energies show.
-QUARTIC_ERROR = 0.5
 # Only where it leaves less than this part of the error a mode is measured far away.
 WORTHWHILE = 0.9
 
@@ -97,95 +86,6 @@ class IndexProof:
     second: np.ndarray | None = None
 
 
-class _Products:
-    """Measured products of the Hessian with orthonormal directions, mass-weighted, and their errors.
-
-    `space` and `images`, both (directions of freedom, products), are the directions and their products.  The
-    first `far` columns were measured at FAR_DISPLACEMENT on both sides, the others are one-sided differences.
-    """
-
-    def __init__(self, change: Change, cartesian: np.ndarray, displacement: float):
-        size = cartesian.shape[1]
-        self.space, self.images = np.zeros((size, 0)), np.zeros((size, 0))
-        self.evaluations = self.far = 0
-        # Errors of the curvatures of the far columns, mass-weighted.
-        self._far_errors: list[float] = []
-        self._change, self._cartesian, self._displacement = change, cartesian, displacement
-
-    def add(self, direction: np.ndarray) -> None:
-        """Measure one more direction, orthonormal to those before."""
-        self.space = np.column_stack([self.space, direction])
-        self.images = np.column_stack([self.images, self._product(direction, self._displacement)[0]])
-
-    def _product(self, direction: np.ndarray, step: float) -> tuple[np.ndarray, float, float]:
-        """Product by one displacement, its energy over half of the square of the step, and |direction|."""
-        self.evaluations += 1
-        vector = self._cartesian @ direction
-        length = np.linalg.norm(vector)
-        energy, gradient = self._change(step / length * vector)
-        return self._cartesian.T @ gradient * (length / step), 2 * energy * (length / step) ** 2, length
-
-    def measure_far(self, vector: np.ndarray) -> None:
-        """Measure the part of `vector` in the near columns anew, by central differences with a long step.
-
-        From both ends of a step h, a quartic surface with curvature k and fourth derivative q shows
-        k + q h^2 / 6 by gradients and k + q h^2 / 12 by energies.
-        """
-        near = slice(self.far, None)
-        shares = self.space[:, near].T @ vector
-        turn = np.linalg.qr(np.column_stack([shares, np.eye(len(shares))]))[0]
-        self.space[:, near] = self.space[:, near] @ turn
-        self.images[:, near] = self.images[:, near] @ turn
-        direction = self.space[:, self.far]
-        ahead, energy, length = self._product(direction, FAR_DISPLACEMENT)
-        back, mirrored_energy, _ = self._product(direction, -FAR_DISPLACEMENT)
-        image = 0.5 * (ahead + back)
-        by_gradients, by_energies = direction @ image, 0.5 * (energy + mirrored_energy)
-        quartic = by_gradients - by_energies
-        if abs(quartic) > GRADIENT_NOISE / self._displacement * length**2:
-            # So far away other elements are wrong by as much, but can't be corrected: those near stay.
-            image = self.images[:, self.far]
-        curvature = by_gradients - 2 * quartic
-        self.images[:, self.far] = image + (curvature - direction @ image) * direction
-        energy_error = 8 * ENERGY_NOISE * (length / FAR_DISPLACEMENT) ** 2
-        self._far_errors.append(QUARTIC_ERROR * abs(quartic) + energy_error)
-        self.far += 1
-
-    def projected(self) -> np.ndarray:
-        """Hessian within the measured directions; where one of two was measured far away, that one tells."""
-        raw = self.space.T @ self.images
-        small = 0.5 * (raw + raw.T)
-        small[self.far :, : self.far] = raw[self.far :, : self.far]
-        small[: self.far, self.far :] = raw[self.far :, : self.far].T
-        return small
-
-    def uncertainty(self, vectors: np.ndarray) -> np.ndarray:
-        """Error of the curvature along each column of `vectors`."""
-        raw = self.space.T @ self.images
-        # The two measurements of an element differ; on the diagonal, the column's largest.
-        error = np.abs(raw - raw.T)
-        np.fill_diagonal(error, error.max(axis=0, initial=0.0))
-        error[self.far :, : self.far] = error[: self.far, self.far :] = 0.0
-        far = np.arange(self.far)
-        error[far, far] = self._far_errors
-        shares = self.space.T @ vectors
-        known = np.einsum("ik,ij,jk->k", np.abs(shares), error, np.abs(shares))
-        squares = ((self._cartesian @ vectors) ** 2).sum(axis=0)
-        far_share = (shares[: self.far] ** 2).sum(axis=0)
-        noise = GRADIENT_NOISE * (far_share / FAR_DISPLACEMENT + (1.0 - far_share) / self._displacement)
-        return known + noise * squares
-
-    def error_without_near(self, vector: np.ndarray) -> float:
-        """What would be left of that error if the part of `vector` in the near columns were exact.
-
-        Infinite where there are none: nothing can be measured anew.
-        """
-        if self.far == self.space.shape[1]:
-            return np.inf
-        far = self.space[:, : self.far]
-        return float(self.uncertainty((far @ (far.T @ vector))[:, None])[0])
-
-
 def prove_index(
     change: Change,
     positions: np.ndarray,
@@ -228,88 +128,189 @@ def prove_index(
     """
     basis = mass_weighted_internal_basis(positions, symbols)
     cartesian = basis / np.repeat(root_masses(symbols), 3)[:, None]
-    size = basis.shape[1]
-    metric = cartesian.T @ cartesian
     model = cartesian.T @ (0.5 * (model + model.T)) @ cartesian
-    levels, shapes = np.linalg.eigh(model)
     zero = -((zero_cm1 / WAVE_NUMBER) ** 2)
-    fraction, lowered = FLOOR_FRACTION, np.zeros((size, size))
-    measured = _Products(change, cartesian, displacement)
-    direction, reason = shapes[:, 0], ""
+    measured = HessianProducts(change, cartesian, displacement)
+    floor = _Floor(model, cartesian.T @ cartesian)
+    direction, reason = floor.shapes[:, 0], ""
     while True:
         if direction is not None:
-            measured.add(_orthonormal(direction, measured.space, shapes))
-        space, images, count = measured.space, measured.images, measured.space.shape[1]
-        small = measured.projected()
-        floor = _floor(levels, shapes, fraction, metric)
-        if (found := _lowering(floor - lowered, space, small)) is not None:
-            fraction *= PENALTY
-            lowered = lowered + found
-            floor = _floor(levels, shapes, fraction, metric)
-        upper, combinations = np.linalg.eigh(small)
-        ritz = space @ combinations
-        doubt = measured.uncertainty(ritz)
-        negative = int((upper + doubt < zero).sum())
-        if count == size:
-            lower, lower_vectors, completed = upper, ritz, upper
-        else:
-            lower, lower_vectors = _completed(floor - lowered, space, images)
-            completed, completed_vectors = _replaced(model, space, small, images)
-        below = lower - measured.uncertainty(lower_vectors)
-        doubtful = int((below < zero).sum())
-        converged = [
-            count == size or (i < count and upper[i] - completed[i] <= tolerance * abs(upper[i]))
-            for i, tolerance in enumerate(TOLERANCES)
-        ]
-        if negative == doubtful and all(converged) and count >= min(FEWEST_PRODUCTS, size):
+            measured.add(_orthonormal(direction, measured.space, floor.shapes))
+        known = _bounds(measured, floor, model, zero)
+        if known.decided:
             break
-        if fraction < SMALLEST_FRACTION:
+        if floor.fraction < SMALLEST_FRACTION:
             reason = "the model Hessian is too far from the measured curvatures"
             break
-        # The first mode in doubt; as errors differ, not always the lowest one that is not surely negative.
-        doubted = int(np.flatnonzero(below < zero)[negative]) if negative < doubtful else size - 1
-        direction, too_soft = None, count == size
-        if negative != doubtful and doubted < count:
-            mode, distance, error = ritz[:, doubted], abs(upper[doubted] - zero), doubt[doubted]
-            # Where its bounds meet within its error, further directions don't help.
-            met = upper[doubted] - lower[doubted] < error
-            if met or measured.evaluations + 3 > max_evaluations:
-                left = measured.error_without_near(mode)
-                if left < min(distance, WORTHWHILE * error) and measured.evaluations + 2 <= max_evaluations:
-                    measured.measure_far(mode)
-                    continue
-            too_soft = too_soft or (met and distance < error)
-        if too_soft:
-            softest = _cm1(upper[min(doubted, count - 1)])
-            reason = f"a mode of {softest:.0f} cm-1 is too soft for differences of gradients"
+        if (mode := _worth_measuring_far(known, measured, max_evaluations)) is not None:
+            measured.measure_far(mode)
+            direction = None
+            continue
+        if reason := _given_up(known, measured, max_evaluations):
             break
-        if measured.evaluations + 1 > max_evaluations:
-            asked = f"after {measured.evaluations} evaluations"
-            reason = f"{asked} a mode above {_cm1(lower[doubted]):.0f} cm-1 may still be negative"
-            break
-        if negative != doubtful:
-            direction = lower_vectors[:, doubted]
-        elif not all(converged):
-            direction = completed_vectors[:, converged.index(False)]
-        else:
-            direction = lower_vectors[:, min(doubtful, size - 1)]
+        direction = _next_direction(known)
     bounds = np.full((2, 2), np.nan)
-    for i in range(min(2, count)):
-        bounds[i] = _cm1(below[i]), _cm1(upper[i] + doubt[i])
-    modes = cartesian @ ritz[:, :2]
+    for i in range(min(2, known.count)):
+        bounds[i] = _cm1(known.below[i]), _cm1(known.upper[i] + known.doubt[i])
+    modes = cartesian @ known.ritz[:, :2]
     modes /= np.linalg.norm(modes, axis=0)
     return IndexProof(
-        index=None if reason else negative,
-        likely=int((upper < zero).sum()),
-        products=count,
+        index=None if reason else known.negative,
+        likely=int((known.upper < zero).sum()),
+        products=known.count,
         evaluations=measured.evaluations,
         bounds_cm1=bounds,
-        frequency_cm1=_cm1(upper[0]),
+        frequency_cm1=_cm1(known.upper[0]),
         mode=modes[:, 0].reshape(positions.shape),
-        fraction=fraction,
+        fraction=floor.fraction,
         reason=reason,
-        second=modes[:, 1].reshape(positions.shape) if count > 1 else None,
+        second=modes[:, 1].reshape(positions.shape) if known.count > 1 else None,
     )
+
+
+class _Floor:
+    """Soft version of the model that the true Hessian is taken to exceed, mass-weighted."""
+
+    def __init__(self, model: np.ndarray, metric: np.ndarray):
+        self.levels, self.shapes = np.linalg.eigh(model)
+        self.fraction, self._metric = FLOOR_FRACTION, metric
+        self._lowered = np.zeros(model.shape)
+
+    def matrix(self) -> np.ndarray:
+        """The floor as it is now."""
+        levels = np.where(self.levels > 0, self.fraction * self.levels, self.levels / self.fraction)
+        return (self.shapes * levels) @ self.shapes.T - SOFTNESS * self._metric - self._lowered
+
+    def below(self, space: np.ndarray, small: np.ndarray) -> np.ndarray:
+        """The floor, lowered where the measured curvatures `small` in `space` lie below it."""
+        floor = self.matrix()
+        values, vectors = np.linalg.eigh(small - space.T @ floor @ space)
+        if values[0] >= 0:
+            return floor
+        vectors = space @ vectors
+        self.fraction *= PENALTY
+        self._lowered = self._lowered + (vectors * np.where(values < 0, -2 * values, 0.0)) @ vectors.T
+        return self.matrix()
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """What the products say so far, mass-weighted; `size` directions of freedom, `count` of them measured.
+
+    `upper` are the Ritz values of the modes `ritz`, with the errors `doubt`; `lower` and `lower_vectors` are
+    eigenpairs of the smallest Hessian above the floor, and `below` the values less their errors;
+    `completed_vectors` are modes of the model with what was measured.  `negative` modes are proved,
+    `doubtful` ones may be negative, and `converged` says it of the two lowest Ritz values.
+    """
+
+    size: int
+    count: int
+    zero: float
+    upper: np.ndarray
+    ritz: np.ndarray
+    doubt: np.ndarray
+    lower: np.ndarray
+    lower_vectors: np.ndarray
+    below: np.ndarray
+    completed_vectors: np.ndarray
+    negative: int
+    doubtful: int
+    converged: list[bool]
+
+    @property
+    def decided(self) -> bool:
+        """Whether the index is proved."""
+        enough = self.count >= min(FEWEST_PRODUCTS, self.size)
+        return self.negative == self.doubtful and all(self.converged) and enough
+
+    @property
+    def doubted(self) -> int:
+        """The first mode in doubt; as errors differ, not always the lowest one not surely negative."""
+        if self.negative >= self.doubtful:
+            return self.size - 1
+        return int(np.flatnonzero(self.below < self.zero)[self.negative])
+
+    @property
+    def measured_in_doubt(self) -> bool:
+        """Whether that one lies within what was measured."""
+        return self.negative != self.doubtful and self.doubted < self.count
+
+    @property
+    def distance(self) -> float:
+        """How far its curvature is from the bound that negative ones are below."""
+        return abs(self.upper[self.doubted] - self.zero)
+
+    @property
+    def met(self) -> bool:
+        """Whether its bounds meet within its error, so that further directions don't help."""
+        return self.upper[self.doubted] - self.lower[self.doubted] < self.doubt[self.doubted]
+
+
+def _bounds(measured: HessianProducts, floor: _Floor, model: np.ndarray, zero: float) -> _Bounds:
+    """Bounds of the eigenvalues from both sides; lowers the floor where it was found out."""
+    space, images, small = measured.space, measured.images, measured.projected()
+    size, count = space.shape
+    lowest = floor.below(space, small)
+    upper, combinations = np.linalg.eigh(small)
+    ritz = space @ combinations
+    doubt = measured.uncertainty(ritz)
+    if count == size:
+        lower, lower_vectors, completed, completed_vectors = upper, ritz, upper, ritz
+    else:
+        lower, lower_vectors = _completed(lowest, space, images)
+        completed, completed_vectors = _replaced(model, space, small, images)
+    below = lower - measured.uncertainty(lower_vectors)
+    converged = [
+        count == size or (i < count and upper[i] - completed[i] <= tolerance * abs(upper[i]))
+        for i, tolerance in enumerate(TOLERANCES)
+    ]
+    return _Bounds(
+        size=size,
+        count=count,
+        zero=zero,
+        upper=upper,
+        ritz=ritz,
+        doubt=doubt,
+        lower=lower,
+        lower_vectors=lower_vectors,
+        below=below,
+        completed_vectors=completed_vectors,
+        negative=int((upper + doubt < zero).sum()),
+        doubtful=int((below < zero).sum()),
+        converged=converged,
+    )
+
+
+def _worth_measuring_far(known: _Bounds, measured: HessianProducts, most: int) -> np.ndarray | None:
+    """The mode in doubt, if two evaluations far away would make its error small enough to tell."""
+    if not known.measured_in_doubt or not (known.met or measured.evaluations + 3 > most):
+        return None
+    mode = known.ritz[:, known.doubted]
+    useful = min(known.distance, WORTHWHILE * known.doubt[known.doubted])
+    if measured.error_without_near(mode) < useful and measured.evaluations + 2 <= most:
+        return mode
+    return None
+
+
+def _given_up(known: _Bounds, measured: HessianProducts, most: int) -> str:
+    """Why one more direction can't be measured or would not help, one line; "": it is worth it."""
+    within = known.measured_in_doubt and known.met and known.distance < known.doubt[known.doubted]
+    if known.count == known.size or within:
+        softest = _cm1(known.upper[min(known.doubted, known.count - 1)])
+        return f"a mode of {softest:.0f} cm-1 is too soft for differences of gradients"
+    if measured.evaluations + 1 > most:
+        asked = f"after {measured.evaluations} evaluations"
+        return f"{asked} a mode above {_cm1(known.lower[known.doubted]):.0f} cm-1 may still be negative"
+    return ""
+
+
+def _next_direction(known: _Bounds) -> np.ndarray:
+    """What to measure next: the mode in doubt, one that is not converged, or one that tests the floor."""
+    if known.negative != known.doubtful:
+        return known.lower_vectors[:, known.doubted]
+    if not all(known.converged):
+        return known.completed_vectors[:, known.converged.index(False)]
+    return known.lower_vectors[:, min(known.doubtful, known.size - 1)]
 
 
 def _orthonormal(direction: np.ndarray, space: np.ndarray, shapes: np.ndarray) -> np.ndarray:
@@ -325,21 +326,6 @@ def _orthonormal(direction: np.ndarray, space: np.ndarray, shapes: np.ndarray) -
         else:
             return rest
     raise AssertionError("the space is exhausted")  # pragma: no cover - the caller counts
-
-
-def _floor(levels: np.ndarray, shapes: np.ndarray, fraction: float, metric: np.ndarray) -> np.ndarray:
-    """Soft version of the model that the true Hessian is taken to exceed, mass-weighted."""
-    lowered = np.where(levels > 0, fraction * levels, levels / fraction)
-    return (shapes * lowered) @ shapes.T - SOFTNESS * metric
-
-
-def _lowering(floor: np.ndarray, space: np.ndarray, small: np.ndarray) -> np.ndarray | None:
-    """What to take off the floor where measured curvatures lie below it; None if none does."""
-    values, vectors = np.linalg.eigh(small - space.T @ floor @ space)
-    if values[0] >= 0:
-        return None
-    vectors = space @ vectors
-    return (vectors * np.where(values < 0, -2 * values, 0.0)) @ vectors.T
 
 
 def _completed(floor: np.ndarray, space: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

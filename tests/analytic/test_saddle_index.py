@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saddleflow.engines.analytic import MuellerBrown
-from saddleflow.saddle_index import FAR_DISPLACEMENT, FLOOR_FRACTION, SOFTNESS, prove_index
+from saddleflow.hessian_products import FAR_DISPLACEMENT
+from saddleflow.saddle_index import FLOOR_FRACTION, SOFTNESS, prove_index
 from saddleflow.vibrations import internal_directions, vibrational_analysis
 
 STEP = 0.005

@@ -216,7 +216,7 @@ def test_the_index_is_that_of_the_full_hessian_at_less_cost(tmp_path, reaction, 
 
 def test_the_full_hessian_decides_what_few_products_do_not(tmp_path, monkeypatch):
     stored(tmp_path, PLANAR_NH3, XTB)
-    monkeypatch.setattr("saddleflow.saddle_index.GRADIENT_NOISE", 1.0)
+    monkeypatch.setattr("saddleflow.hessian_products.GRADIENT_NOISE", 1.0)
     record = verified(tmp_path, Verification(level="index"))
     assert (record.status, record.level, record.imaginary_modes) == (Status.PASSED, "hessian", 1)
     assert record.reason.startswith("full Hessian, as ")
