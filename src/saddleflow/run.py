@@ -182,6 +182,7 @@ def carry_out(
     if hasattr(method, "surface_parameters"):
         method = method.model_copy(update={"surface_parameters": fitted or "published"})
     trace: list[TracePoint] = []
+    of_other_states: list[TracePoint] = []
     direction = np.zeros_like(reaction.positions)
     watch = StateWatch(ledger)
 
@@ -191,6 +192,12 @@ def carry_out(
 
     def stopped(outcome: Outcome, message: str) -> SearchResult:
         return interrupted(outcome, message, ledger.evaluations, trace, direction, watch.first)
+
+    def begin_on_state_of(first: Evaluation) -> None:
+        # No search may look back at another state; a reader of the run file may.
+        of_other_states.extend(trace)
+        trace.clear()
+        watch.begin(first)
 
     def searched(here: Reaction, how: Method) -> SearchResult:
         nonlocal direction
@@ -203,8 +210,7 @@ def carry_out(
                 here = replace(reaction, positions=change.evaluation.positions)
                 how = without_preparation(method)
                 direction = trace[-1].mode if trace else direction
-                trace.clear()
-                watch.begin(change.evaluation)
+                begin_on_state_of(change.evaluation)
 
     try:
         if method.starts_along_direction:
@@ -216,8 +222,7 @@ def carry_out(
             before = result
             if (lower := watch.lower_state(result.evaluation)) is not None:
                 positions, direction = lower.positions, result.mode
-                trace.clear()
-                watch.begin(lower)
+                begin_on_state_of(lower)
             elif (way := _way_on(ledger, reaction, result)) is not None:
                 positions, direction = way
             else:
@@ -245,7 +250,7 @@ def carry_out(
         engine=engine,
         provenance=ledger.engine.provenance() | ({"states": watch.records} if watch.records else {}),
         evaluations=list(ledger.evaluations),
-        result=result,
+        result=replace(result, trace=(*of_other_states, *result.trace)),
         seed=method.start.seed,
         wall_seconds=ledger.engine_seconds + surrogate_seconds,
         engine_seconds=ledger.engine_seconds,
@@ -283,15 +288,7 @@ def _checked(result: SearchResult, evaluations: list[Evaluation], method: Method
     if is_converged(answer, method.convergence):
         return result
     message = f"the search ended at {residual(answer, method.convergence):.4f} eV/Angstrom: not converged"
-    return SearchResult(
-        Outcome.STALLED,
-        message,
-        result.evaluation,
-        result.mode,
-        result.curvature,
-        result.trace,
-        result.hessian,
-    )
+    return replace(result, outcome=Outcome.STALLED, message=message)
 
 
 def search(

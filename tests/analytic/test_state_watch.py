@@ -75,7 +75,8 @@ def test_points_of_a_higher_state_are_excluded_and_the_saddle_is_that_of_the_low
     low = Transfer()
     for evaluation in run.evaluations[run.first_on_state :]:
         assert evaluation.energy == pytest.approx(low.evaluate(evaluation.positions).energy)
-    assert min(point.evaluation for point in run.result.trace) >= run.first_on_state
+    followed = [point.evaluation for point in run.result.trace]
+    assert followed == sorted(set(followed)) and followed[0] < run.first_on_state < followed[-1]
     used = [e for e in run.evaluations if e.purpose is Purpose.STATE]
     assert len(used) == 1, (
         "the point lies too low: the nearest earlier one is solved from its orbitals; counted"
@@ -88,7 +89,10 @@ def test_a_surrogate_is_not_fitted_to_points_of_two_states():
     method = GPDimer(start={"direction": "file"}, max_calls=11, max_initial_rotations=1)
     run = searched(TwoStates(falls=(4,)), method=method)
     assert run.first_on_state > 0
-    assert min(point.evaluation for point in run.result.trace) >= run.first_on_state
+    on_state = [point for point in run.result.trace if point.evaluation >= run.first_on_state]
+    before = [point for point in run.result.trace if point.evaluation < run.first_on_state]
+    assert before[0].evaluation == 0, "how the search began stays in the run file"
+    assert on_state[0].evaluation == run.first_on_state
     low = Transfer()
     for evaluation in run.evaluations[run.first_on_state :]:
         assert evaluation.energy == pytest.approx(low.evaluate(evaluation.positions).energy)
