@@ -49,7 +49,7 @@ def test_the_program_does_not_count_for_a_level_of_theory_but_the_basis_does():
 @needs_sparrow
 def test_auto_takes_them_only_where_they_fit():
     assert chosen(surface_parameters="auto") == "hf_3-21g"
-    assert chosen() == chosen(surface_parameters="published") == ""
+    assert chosen() == "hf_3-21g" and chosen(surface_parameters="published") == ""
     assert chosen(HCN, surface_parameters="auto") == ""
     assert chosen(basis="sto-3g", surface_parameters="auto") == ""
     assert chosen(surface_parameters="auto", prior="GFN1-xTB") == ""

@@ -6,12 +6,13 @@ import pytest
 from saddleflow import sparrow
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
-from saddleflow.evaluation import Outcome
+from saddleflow.evaluation import Evaluation, Outcome, Purpose
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
+from saddleflow.searches.prior_model import PriorModel
 from saddleflow.settings import Engine, PriorGPDimer
 from saddleflow.sparrow import Sparrow
-from saddleflow.surrogate.prior_mean import fitted_mean
+from saddleflow.surrogate.prior_mean import fitted_mean, prior_mean
 from saddleflow.surrogate.surface_parameters import read_surface_parameters
 
 pytestmark = pytest.mark.skipif(not sparrow.available(), reason="scine-sparrow is not installed")
@@ -57,17 +58,56 @@ def test_where_one_surface_has_no_answer_the_sum_is_none():
     assert fitted_mean(far, read_surface_parameters("hf_3-21g")) is None
 
 
+def noted(truth):
+    """What a model says of its surfaces that has seen three points of a sum of surfaces in their shares."""
+    model = PriorModel(FORMALDEHYDE, PriorGPDimer(surface_parameters="hf_3-21g"))
+    weights, random = truth.weight_prior(0.1).mean, np.random.default_rng(0)
+    for index in range(3):
+        point = FORMALDEHYDE.positions + 0.03 * random.normal(size=(4, 3))
+        energies, gradients = truth.energies_gradients(point.ravel())
+        forces = -(weights @ gradients).reshape(-1, 3)
+        model.add(Evaluation(index, Purpose.SEARCH, point, float(weights @ energies), forces, 0.0, 0.0))
+    model.update(2)
+    return model.notes.get("surface_parameters", "")
+
+
+def test_fitted_parameters_are_taken_where_forces_are_small_and_the_data_likelier(monkeypatch):
+    fitted = fitted_mean(FORMALDEHYDE, read_surface_parameters("hf_3-21g"))
+    published = prior_mean(FORMALDEHYDE, "auto")
+    assert noted(fitted) == ""  # forces are large: not yet
+    monkeypatch.setattr("saddleflow.searches.prior_model.FITTED_BELOW", 100.0)
+    assert "hf/3-21g, fitted" in noted(fitted)
+    assert "published: the evaluations" in noted(published)
+
+
+def test_the_hessian_is_taken_over_and_follows_the_fitted_surfaces():
+    x = FORMALDEHYDE.positions.ravel()
+    published = PriorModel(FORMALDEHYDE, PriorGPDimer(surface_parameters="published"))
+    before = published.prior_gradient_hessian(x)[1]
+    hessian = published.followed()
+    fitted = fitted_mean(FORMALDEHYDE, read_surface_parameters("hf_3-21g"))
+    fitted.keep(["GFN2-xTB", "PM6", "DFTB3"])
+    hessian.exchange(fitted)
+    weights = fitted.weight_prior(0.1).mean
+    step = 0.01 * np.random.default_rng(1).normal(size=12)
+    start, end = (fitted.energies_gradients(point)[1] for point in (x, x + step))
+    after = hessian.at(x + step, end, weights)
+    change = weights @ (end - start)
+    assert np.linalg.norm(after @ step - change) < 0.5 * np.linalg.norm(before @ step - change)
+
+
 @pytest.mark.psi4
 def test_a_search_on_fitted_surfaces_finds_the_saddle_and_says_what_it_took():
     found = {}
     for fitted in ("", "hf_3-21g"):
         engine = Engine()
         ledger = Ledger(create_engine(engine, FORMALDEHYDE), None, key={}, max_calls=60)
-        method = PriorGPDimer(surface_parameters="auto", go_on=0)
+        method = PriorGPDimer(go_on=0)
         run = carry_out(ledger, FORMALDEHYDE, "prior", method, engine.model_dump(mode="json"), fitted)
         ledger.close()
         assert run.result.outcome is Outcome.CONVERGED
         assert run.method["surface_parameters"] == "auto"
-        assert ("surface_parameters" in run.result.trace[0].notes) == bool(fitted)
+        assert ("surface_parameters" in run.result.trace[-1].notes) == bool(fitted)
+        assert "surface_parameters" not in run.result.trace[0].notes  # far away they are not taken
         found[fitted] = run.answer.energy
     assert found["hf_3-21g"] == pytest.approx(found[""], abs=1e-3)

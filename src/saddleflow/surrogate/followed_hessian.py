@@ -57,6 +57,21 @@ class FollowedHessian:
         self._mean = mean
         self._parts = None
 
+    def exchange(self, mean: PriorMean) -> None:
+        """Follow a mean of the same methods with other parameters, from the Hessians as they are.
+
+        A Hessian made anew would cost 3N - 6 gradients of each; the next ones correct this one.
+
+        Raises
+        ------
+        SurfaceFailed
+            Where one of the methods has no answer where the Hessian was asked for last.
+        """
+        if self._last is not None:
+            position, distances, _ = self._last
+            self._last = (position, distances, mean.energies_gradients(position)[1])
+        self._mean = mean
+
     def at(
         self,
         position: np.ndarray,

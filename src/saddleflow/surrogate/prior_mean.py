@@ -130,6 +130,12 @@ class PriorMean:
         hessians = np.einsum("kma,bm->kab", changes / DISPLACEMENT, internal) + turned @ rigid.T
         return 0.5 * (hessians + hessians.transpose(0, 2, 1))
 
+    def keep(self, names: Sequence[str]) -> None:
+        """Go on with these surfaces, in this order."""
+        chosen = [self.names.index(name) for name in names]
+        self.potentials = [self.potentials[number] for number in chosen]
+        self._shares = self._shares[chosen]
+
     def drop(self, number: int) -> None:
         """Go on without a surface."""
         del self.potentials[number]
