@@ -274,9 +274,10 @@ class PriorGPDimer(Method):
     AM1, RM1, MNDO; or constant; or auto: GFN2-xTB+PM6+DFTB3 (without Sparrow GFN1-xTB+GFN2-xTB), as far
     as they can be had."""
     surface_parameters: str = "auto"
-    """published: those of the authors; auto: once forces are below 0.5 eV/Angstrom, GFN2-xTB and PM6 with
-    parameters fitted to forces of the level of theory, where saddleflow has some (HF/3-21G; H, C, O), else
-    published; or a file of such ones. Only with prior auto, and not with a learned prior."""
+    """published: those of the authors; auto: for closed shells, once forces are below 0.5 eV/Angstrom,
+    GFN2-xTB and PM6 with parameters fitted to forces of the level of theory, where saddleflow has some
+    (HF/3-21G; H, C, O), else published; or a file of such ones. Only with prior auto, and not with a learned
+    prior."""
     learned_prior: str = ""
     """File of what finished searches taught (saddleflow learn); empty: none. It must be of the same level of
     theory and surfaces, and have seen all elements."""

@@ -135,6 +135,8 @@ def _fitted(specification: dict, reaction: Reaction) -> str:
         return "" if asked == "published" else asked
     if method["prior"] != "auto" or method["learned_prior"] or not sparrow.available():
         return ""
+    if reaction.multiplicity > 1:
+        return ""  # two of 59 hard searches were lost with them, among closed shells none
     level = EngineSettings.model_validate(specification["engine"]).level
     return shipped_for(level, reaction.numbers.tolist())
 

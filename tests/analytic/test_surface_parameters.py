@@ -50,6 +50,7 @@ def test_the_program_does_not_count_for_a_level_of_theory_but_the_basis_does():
 def test_auto_takes_them_only_where_they_fit():
     assert chosen(surface_parameters="auto") == "hf_3-21g"
     assert chosen() == "hf_3-21g" and chosen(surface_parameters="published") == ""
+    assert chosen(replace(WATER, charge=1, multiplicity=2)) == ""
     assert chosen(HCN, surface_parameters="auto") == ""
     assert chosen(basis="sto-3g", surface_parameters="auto") == ""
     assert chosen(surface_parameters="auto", prior="GFN1-xTB") == ""

@@ -48,8 +48,6 @@ def search(
         if not isinstance(result, Lost):
             return result
         asked += walk.model.evaluations
-        # Where a walk was lost, all surfaces may mislead; those fitted together trust each other most.
-        method = method.model_copy(update={"surface_parameters": "published"})
         if result is Lost.MISLED and relaxation not in NEXT_IF_MISLED:
             walks = list(NEXT_IF_MISLED)
         elif not walk.began_bare and Relaxation.PARTIAL in walks:
