@@ -136,7 +136,7 @@ def _fitted(specification: dict, reaction: Reaction) -> str:
     if method["prior"] != "auto" or method["learned_prior"] or not sparrow.available():
         return ""
     if reaction.multiplicity > 1:
-        return ""  # two of 59 hard searches were lost with them, among closed shells none
+        return ""  # two of 59 were lost with them, of 133 closed shells none
     level = EngineSettings.model_validate(specification["engine"]).level
     return shipped_for(level, reaction.numbers.tolist())
 
