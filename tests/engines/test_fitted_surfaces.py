@@ -6,6 +6,7 @@ import pytest
 from saddleflow import sparrow
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
+from saddleflow.errors import InputError
 from saddleflow.evaluation import Evaluation, Outcome, Purpose
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
@@ -78,6 +79,12 @@ def test_fitted_parameters_are_taken_where_forces_are_small_and_the_data_likelie
     monkeypatch.setattr("saddleflow.searches.prior_model.FITTED_BELOW", 100.0)
     assert "hf/3-21g, fitted" in noted(fitted)
     assert "published: the evaluations" in noted(published)
+
+
+def test_parameters_without_an_element_are_refused_before_anything_is_asked():
+    hcn = Reaction("hcn", ("C", "N", "H"), np.array([[0.0, 0, 0], [1.19, 0, 0], [0.45, 1.15, 0]]))
+    with pytest.raises(InputError, match="none for N"):
+        PriorModel(hcn, PriorGPDimer(surface_parameters="hf_3-21g"))
 
 
 def test_the_hessian_is_taken_over_and_follows_the_fitted_surfaces():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from saddleflow.errors import GeometryError
+from saddleflow.errors import GeometryError, InputError
 from saddleflow.evaluation import Evaluation, Prediction
 from saddleflow.geometry import largest_displacement
 from saddleflow.reaction import Reaction
@@ -18,7 +18,7 @@ from saddleflow.surrogate.kernel import TrainingFeatures
 from saddleflow.surrogate.learned_prior import LENGTH_FACTOR, LearnedMean, read_learned_prior
 from saddleflow.surrogate.prior_mean import PriorMean, SurfaceFailed, fitted_mean, prior_mean
 from saddleflow.surrogate.prior_process import Observations, PriorProcess
-from saddleflow.surrogate.surface_parameters import read_surface_parameters
+from saddleflow.surrogate.surface_parameters import SurfaceParameters, read_surface_parameters
 
 FITTED_BELOW = 0.5
 """eV/Angstrom: where the largest force is smaller, parameters fitted to the level of theory are taken.  In
@@ -44,8 +44,7 @@ class PriorModel:
         self._plain: PriorProcess | None = None
         self._reaction = reaction
         self._mean, self.notes = _mean(reaction, method)
-        published = method.surface_parameters in ("auto", "published")
-        self._fitted = None if published else read_surface_parameters(method.surface_parameters)
+        self._fitted = _fitted(reaction, method)
         self._base = 0
         self._hessian = FollowedHessian(self._mean, reaction.numbers, method.hessian_rebuild_distance)
         self._training = TrainingFeatures(BondDistances(reaction.numbers, method.decay_length))
@@ -239,3 +238,13 @@ def _mean(reaction: Reaction, method: PriorGPDimer) -> tuple[PriorMean, dict[str
     if reason:
         return plain, {"learned_prior": f"dropped: {reason}"}
     return LearnedMean(plain, learned, reaction.numbers), {"learned_prior": f"used ({learned.sources[:12]})"}
+
+
+def _fitted(reaction: Reaction, method: PriorGPDimer) -> SurfaceParameters | None:
+    """Parameters for where forces are small; refused here, not in the middle of a search."""
+    if method.surface_parameters in ("auto", "published") or method.learned_prior:
+        return None
+    fitted = read_surface_parameters(method.surface_parameters)
+    if reason := fitted.misfit(numbers=reaction.numbers.tolist()):
+        raise InputError(f"the fitted parameters can't be used: {reason}")
+    return fitted
