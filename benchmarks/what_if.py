@@ -25,6 +25,7 @@ from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import REPLAY_TOLERANCE, Ledger
 from saddleflow.errors import GeometryError, ScfError
 from saddleflow.evaluation import EngineResult, SearchStopped
+from saddleflow.run import fitted_parameters
 from saddleflow.run_file import RunFile, read_run_file
 from saddleflow.searches import prior_gp_dimer
 from saddleflow.searches.base import guard_dissociation
@@ -63,6 +64,9 @@ def searched(run: RunFile, settings: dict) -> dict:
     """One row: calls, outcome and energy of the search as it was and as it is with these settings."""
     reaction, engine = run.reaction, StoredEngine(run)
     method = PriorGPDimer.model_validate(run.method | settings)
+    # As a job does it: the search itself knows nothing of the level of theory.
+    fitted = fitted_parameters({"method": method.model_dump(), "engine": run.engine}, reaction)
+    method = method.model_copy(update={"surface_parameters": fitted or "published"})
     ledger = Ledger(engine, None, {}, method.max_calls)
     along, energy = np.zeros_like(reaction.positions), None
     if method.starts_along_direction:

@@ -22,8 +22,23 @@ QUARTIC_ERROR = 0.5
 class HessianProducts:
     """Measured products of a Hessian with orthonormal directions, mass-weighted, and their errors.
 
-    `space` and `images`, both (directions of freedom, products), are the directions and their products.  The
-    first `far` columns were measured at FAR_DISPLACEMENT on both sides, the others are one-sided differences.
+    Parameters
+    ----------
+    change : Change
+        Of energy and gradient by a displacement.
+    cartesian : ndarray, shape (3N, f)
+        Cartesian displacements of the f mass-weighted internal directions, 1/sqrt(u).
+    displacement : float
+        Step of the one-sided differences, Angstrom.
+
+    Attributes
+    ----------
+    space, images : ndarray, shape (f, products)
+        Directions (no unit) and their products, eV/Angstrom^2/u.
+    far : int
+        So many of the first columns were measured at `FAR_DISPLACEMENT` on both sides.
+    evaluations : int
+        Gradients asked.
     """
 
     def __init__(self, change: Change, cartesian: np.ndarray, displacement: float):

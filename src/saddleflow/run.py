@@ -97,7 +97,7 @@ def run_search(
         if ledger.waited and (done := _same_search(Path(output), reaction, specification)) is not None:
             finished = True
             return done
-        fitted = _fitted(specification, reaction)
+        fitted = fitted_parameters(specification, reaction)
         run = carry_out(ledger, reaction, specification["name"], method, specification["engine"], fitted)
         try:
             write_run_file(Path(output), run)
@@ -119,7 +119,7 @@ def _key(reaction: Reaction, specification: dict) -> dict:
     engine = specification["engine"]
     level = {name: value for name, value in engine.items() if name not in EngineSettings.resource_keys}
     key = {"reaction": structure, "method": specification["method"], "engine": level}
-    if fitted := _fitted(specification, reaction):
+    if fitted := fitted_parameters(specification, reaction):
         key["surface_parameters"] = read_surface_parameters(fitted).digest
     if learned := specification["method"].get("learned_prior"):
         # Another content under the same name makes other geometries, which no journal can answer.
@@ -127,7 +127,7 @@ def _key(reaction: Reaction, specification: dict) -> dict:
     return key
 
 
-def _fitted(specification: dict, reaction: Reaction) -> str:
+def fitted_parameters(specification: dict, reaction: Reaction) -> str:
     """Which parameters of the cheap surfaces a search takes; ``""``: the published ones."""
     method = specification["method"]
     asked = method.get("surface_parameters", "published")

@@ -10,7 +10,7 @@ from saddleflow import sparrow
 from saddleflow.errors import InputError
 from saddleflow.preflight_checks import fitted_problems
 from saddleflow.reaction import Reaction
-from saddleflow.run import _fitted, _key
+from saddleflow.run import _key, fitted_parameters
 from saddleflow.settings import Engine, PriorGPDimer, Settings
 from saddleflow.surrogate.surface_parameters import (
     SHIPPED,
@@ -27,7 +27,7 @@ needs_sparrow = pytest.mark.skipif(not sparrow.available(), reason="scine-sparro
 def chosen(reaction=WATER, basis="3-21g", **settings):
     method, engine = PriorGPDimer(**settings), Engine(basis=basis)
     specification = {"method": method.model_dump(mode="json"), "engine": engine.model_dump(mode="json")}
-    return _fitted(specification, reaction)
+    return fitted_parameters(specification, reaction)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -240,8 +240,7 @@ def fitted_mean(reaction: Reaction, fitted: SurfaceParameters) -> FittedMean | N
     EngineUnavailable, InputError
         When a method can't be had, or there are no parameters for an element of the molecule.
     """
-    if reason := fitted.misfit(numbers=reaction.numbers.tolist()):
-        raise InputError(f"the fitted parameters can't be used: {reason}")
+    fitted.require(reaction.numbers.tolist())
     potentials, shares = [], []
     for name, share in fitted.shares.items():
         potential = _potential(reaction, name, fitted.parameters[name])

@@ -76,6 +76,11 @@ class SurfaceParameters:
             return f"they have none for {', '.join(chemical_symbols[number] for number in strange)}"
         return ""
 
+    def require(self, numbers: Iterable[int]) -> None:
+        """Raise InputError where an element of a molecule (its atomic numbers) has no parameters."""
+        if reason := self.misfit(numbers=numbers):
+            raise InputError(f"the fitted parameters can't be used: {reason}")
+
 
 def without_program(level: str) -> str:
     """Level of theory, which is the same in all programs of ab initio methods."""
