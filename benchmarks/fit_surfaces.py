@@ -196,10 +196,10 @@ def changed(parameters: dict, places: list[Place], values: np.ndarray) -> dict:
     return parameters
 
 
-def gradients(mean: PriorMean | None, number: int | None, points: np.ndarray) -> np.ndarray:
+def gradients(mean: PriorMean, number: int | None, points: np.ndarray) -> np.ndarray:
     """Of one surface or (None) in shares, NaN where there is no answer; shape of `points`."""
     found = np.full(points.shape, np.nan)
-    for k, point in enumerate(points if mean is not None else ()):
+    for k, point in enumerate(points):
         try:
             if number is None:
                 shares = mean.weight_prior(1.0).mean

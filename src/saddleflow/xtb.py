@@ -62,6 +62,7 @@ class XTB:
         self.method = method
         self.accuracy = accuracy
         self._parameters = parameters
+        self._calculator = None
         self._converged: tuple | None = None
 
     def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
@@ -119,25 +120,13 @@ class XTB:
 
     def _series(self, points: list[np.ndarray]) -> tuple[list[float], list[np.ndarray]]:
         """Energies and gradients at `points`, each SCF started from the density of the first point."""
-        from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
-        from tblite.interface import Calculator
+        from tblite.exceptions import TBLiteRuntimeError
 
         if not all(np.isfinite(point).all() for point in points):
             raise GeometryError(f"{self.method}: the geometry has numbers that are not finite")
         reason = ""
         for temperature, iterations in ATTEMPTS:
-            try:
-                calculator = Calculator(
-                    self._parameters or self.method,
-                    self.numbers,
-                    points[0] / Bohr,
-                    float(self.charge),
-                    self.multiplicity - 1,
-                )
-            except (TBLiteRuntimeError, TBLiteValueError, RuntimeError) as error:
-                if "Too close" in str(error):
-                    raise GeometryError(f"{self.method}: {one_line(error)}") from error
-                raise InputError(f"{self.method} can't describe this molecule: {one_line(error)}") from error
+            calculator = self._at(points[0])
             for key, value in (
                 ("verbosity", 0),
                 ("accuracy", self.accuracy),
@@ -163,6 +152,28 @@ class XTB:
             f"{self.method}: no SCF convergence, also not at an electronic temperature of "
             f"{ATTEMPTS[-1][0]:g} K ({reason})"
         )
+
+    def _at(self, positions: np.ndarray):
+        """Calculator of tblite there; made once, since a table of parameters takes 1 ms to hand over."""
+        from tblite.exceptions import TBLiteRuntimeError, TBLiteValueError
+        from tblite.interface import Calculator
+
+        try:
+            if self._calculator is None:
+                self._calculator = Calculator(
+                    self._parameters or self.method,
+                    self.numbers,
+                    positions / Bohr,
+                    float(self.charge),
+                    self.multiplicity - 1,
+                )
+            else:
+                self._calculator.update(positions=positions / Bohr)
+        except (TBLiteRuntimeError, TBLiteValueError, RuntimeError) as error:
+            if "Too close" in str(error):
+                raise GeometryError(f"{self.method}: {one_line(error)}") from error
+            raise InputError(f"{self.method} can't describe this molecule: {one_line(error)}") from error
+        return self._calculator
 
     @staticmethod
     def _started(calculator, start, points: list[np.ndarray]) -> list:

@@ -54,9 +54,14 @@ def test_weights_begin_at_the_shares_of_the_fit():
     assert mean.weight_prior(0.1).mean.shape == (0,)
 
 
-def test_where_one_surface_has_no_answer_the_sum_is_none():
-    far = Reaction("atoms", ("H", "H", "O"), np.array([[0.0, 0, 0], [0.2, 0, 0], [0, 1.0, 0]]))
-    assert fitted_mean(far, read_surface_parameters("hf_3-21g")) is None
+def test_of_a_mean_the_methods_that_were_fitted_are_replaced_and_no_others():
+    fitted, published = read_surface_parameters("hf_3-21g"), prior_mean(FORMALDEHYDE, "DFTB3+GFN2-xTB")
+    mean = fitted_mean(FORMALDEHYDE, fitted, published)
+    assert mean.names == ["DFTB3", "GFN2-xTB"]
+    assert mean.potentials[0] is published.potentials[0]
+    assert mean.potentials[1] is not published.potentials[1]
+    assert mean.weight_prior(0.1).mean == pytest.approx([0.0, 1.0])
+    assert fitted_mean(FORMALDEHYDE, fitted, prior_mean(FORMALDEHYDE, "GFN1-xTB")) is None
 
 
 def noted(truth):
@@ -92,8 +97,7 @@ def test_the_hessian_is_taken_over_and_follows_the_fitted_surfaces():
     published = PriorModel(FORMALDEHYDE, PriorGPDimer(surface_parameters="published"))
     before = published.prior_gradient_hessian(x)[1]
     hessian = published.followed()
-    fitted = fitted_mean(FORMALDEHYDE, read_surface_parameters("hf_3-21g"))
-    fitted.keep(["GFN2-xTB", "PM6", "DFTB3"])
+    fitted = fitted_mean(FORMALDEHYDE, read_surface_parameters("hf_3-21g"), prior_mean(FORMALDEHYDE, "auto"))
     hessian.exchange(fitted)
     weights = fitted.weight_prior(0.1).mean
     step = 0.01 * np.random.default_rng(1).normal(size=12)

@@ -224,6 +224,18 @@ def test_coinciding_and_broken_atoms_are_geometry_errors():
         XTB(np.array([1, 1])).energy_gradient(np.full((2, 3), np.nan))
 
 
+def test_what_was_asked_before_does_not_change_an_answer():
+    surface, moved = XTB(HCN.numbers, accuracy=0.1), 1.01 * HCN.positions
+    surface.energy_gradient(HCN.positions)
+    surface.gradients([1.001 * HCN.positions])
+    with pytest.raises(GeometryError):
+        surface.energy_gradient(0.0 * HCN.positions)
+    energy, gradient = surface.energy_gradient(moved)
+    alone, expected = XTB(HCN.numbers, accuracy=0.1).energy_gradient(moved)
+    assert energy == alone
+    assert gradient.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("method", ["GFN1-xTB", "GFN2-xTB"])
 def test_molecules_pulled_apart_converge_at_some_temperature(method):
     """Most of the stretched ones do not at 300 K; what takes long there or needs smearing is not given up."""

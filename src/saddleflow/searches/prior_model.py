@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import replace
 
 import numpy as np
 
@@ -157,13 +156,11 @@ class PriorModel:
         `before` is the process before the one as conditioned now on the published surfaces.
         """
         fitted, self._fitted = self._fitted, None
-        base = self.evaluations[self._base]
-        mean = fitted_mean(replace(self._reaction, positions=base.positions), fitted)
-        if mean is None or not set(self._mean.names) <= set(mean.names):
+        mean = fitted_mean(self._reaction, fitted, self._mean)
+        if mean is None:
             return
-        mean.keep(self._mean.names)
         try:
-            prior = [mean.energies_gradients(position) for position in self.positions]
+            prior = self._answers_of(mean)
             process = self._conditioned(mean, prior, before)
             if process.log_evidence < self.process.log_evidence:
                 self.notes = {"surface_parameters": "published: the evaluations are likelier with them"}
@@ -173,6 +170,19 @@ class PriorModel:
             return
         self._mean, self._prior, self._cache, self.process = mean, prior, None, process
         self.notes = {"surface_parameters": f"{fitted.level}, fitted ({fitted.digest[:12]})"}
+
+    def _answers_of(self, mean: PriorMean) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What a mean of the same methods says at all observations; surfaces that it shares are not asked.
+
+        The base comes first: where a surface is asked first it finds its way to the lowest state.
+        """
+        new = [n for n, surface in enumerate(mean.potentials) if surface not in self._mean.potentials]
+        asked = PriorMean([mean.potentials[n] for n in new])
+        answers = [(energies.copy(), gradients.copy()) for energies, gradients in self._prior]
+        for number in sorted(range(len(answers)), key=lambda n: n != self._base):
+            energies, gradients = answers[number]
+            energies[new], gradients[new] = asked.energies_gradients(self.positions[number])
+        return answers
 
     def _conditioned(
         self, mean: PriorMean, prior: list[tuple[np.ndarray, np.ndarray]], before: PriorProcess | None

@@ -130,12 +130,6 @@ class PriorMean:
         hessians = np.einsum("kma,bm->kab", changes / DISPLACEMENT, internal) + turned @ rigid.T
         return 0.5 * (hessians + hessians.transpose(0, 2, 1))
 
-    def keep(self, names: Sequence[str]) -> None:
-        """Go on with these surfaces, in this order."""
-        chosen = [self.names.index(name) for name in names]
-        self.potentials = [self.potentials[number] for number in chosen]
-        self._shares = self._shares[chosen]
-
     def drop(self, number: int) -> None:
         """Go on without a surface."""
         del self.potentials[number]
@@ -232,8 +226,24 @@ class FittedMean(PriorMean):
         return super().weight_prior(0.5 * sigma)
 
 
-def fitted_mean(reaction: Reaction, fitted: SurfaceParameters) -> FittedMean | None:
-    """Prior mean of fitted surfaces; None where one with a share has no answer at the guess.
+def fitted_mean(
+    reaction: Reaction, fitted: SurfaceParameters, published: PriorMean | None = None
+) -> FittedMean | None:
+    """Prior mean of fitted surfaces.
+
+    Parameters
+    ----------
+    reaction : Reaction
+        Elements, charge and multiplicity.
+    fitted : SurfaceParameters
+        Parameters and shares.
+    published : PriorMean, optional
+        Only its methods, in its order; those without parameters of their own are taken over as they are.
+
+    Returns
+    -------
+    FittedMean or None
+        None where a method of `published` is none of the fitted ones.
 
     Raises
     ------
@@ -241,18 +251,17 @@ def fitted_mean(reaction: Reaction, fitted: SurfaceParameters) -> FittedMean | N
         When a method can't be had, or there are no parameters for an element of the molecule.
     """
     fitted.require(reaction.numbers.tolist())
-    potentials, shares = [], []
-    for name, share in fitted.shares.items():
-        potential = _potential(reaction, name, fitted.parameters[name])
-        try:
-            potential.energy_gradient(reaction.positions)
-        except (ScfError, GeometryError):
-            if share:
-                return None
-            continue
-        potentials.append(potential)
-        shares.append(share)
-    return FittedMean(potentials, shares)
+    known = {} if published is None else dict(zip(published.names, published.potentials, strict=True))
+    names = list(fitted.shares if published is None else known)
+    if not set(names) <= set(fitted.shares):
+        return None
+    potentials = [
+        known[name]
+        if name in known and fitted.parameters[name] is None
+        else _potential(reaction, name, fitted.parameters[name])
+        for name in names
+    ]
+    return FittedMean(potentials, [fitted.shares[name] for name in names])
 
 
 def prior_mean(reaction: Reaction, prior: str) -> PriorMean:
