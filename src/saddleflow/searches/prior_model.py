@@ -167,6 +167,7 @@ class PriorModel:
                 return
             self._hessian.exchange(mean)
         except (SurfaceFailed, GeometryError):
+            self._cache = None  # a surface of both may have been asked elsewhere
             return
         self._mean, self._prior, self._cache, self.process = mean, prior, None, process
         self.notes = {"surface_parameters": f"{fitted.level}, fitted ({fitted.digest[:12]})"}
