@@ -6,7 +6,7 @@ import pytest
 from saddleflow import sparrow
 from saddleflow.engines.catalogue import create_engine
 from saddleflow.engines.ledger import Ledger
-from saddleflow.errors import InputError
+from saddleflow.errors import InputError, ScfError
 from saddleflow.evaluation import Evaluation, Outcome, Purpose
 from saddleflow.reaction import Reaction
 from saddleflow.run import carry_out
@@ -84,6 +84,21 @@ def test_fitted_parameters_are_taken_where_forces_are_small_and_the_data_likelie
     monkeypatch.setattr("saddleflow.searches.prior_model.FITTED_BELOW", 100.0)
     assert "hf/3-21g, fitted" in noted(fitted)
     assert "published: the evaluations" in noted(published)
+
+
+def test_fitted_surfaces_without_an_answer_leave_the_search_as_it_was(monkeypatch):
+    class Silent:
+        method = "PM6"
+
+        def energy_gradient(self, positions):
+            raise ScfError("no convergence")
+
+    published = prior_mean(FORMALDEHYDE, "auto")
+    fitted = fitted_mean(FORMALDEHYDE, read_surface_parameters("hf_3-21g"), published)
+    fitted.potentials[fitted.names.index("PM6")] = Silent()
+    monkeypatch.setattr("saddleflow.searches.prior_model.FITTED_BELOW", 100.0)
+    monkeypatch.setattr("saddleflow.searches.prior_model.fitted_mean", lambda *_: fitted)
+    assert noted(published) == ""
 
 
 def test_parameters_without_an_element_are_refused_before_anything_is_asked():
